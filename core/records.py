@@ -1,0 +1,206 @@
+"""The rows of the loop as frozen values: what crosses the border between storage and everything else.
+
+Times are UTC ISO-8601 text with microseconds (`2026-11-23T20:15:00.000000Z`), so that they sort as text.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from core.generation import FinishReason, Message, Sampling
+
+SignalKind = Literal["up", "down", "correction", "preference", "regenerate"]
+RunState = Literal[
+    "queued", "snapshot", "training", "judging", "publishing", "promoted", "refused", "failed", "cancelled", "interrupted"
+]
+AdapterState = Literal["candidate", "canary", "live", "retired", "refused"]
+ReplyState = Literal["pending", "done", "failed"]
+Consent = Literal["unknown", "given", "refused"]
+
+ACTIVE_RUN_STATES: tuple[RunState, ...] = ("queued", "snapshot", "training", "judging", "publishing")
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh unguessable identifier such as `r_4f9c0a…` (64 random bits)."""
+    return f"{prefix}_{secrets.token_hex(8)}"
+
+
+def utc_now() -> str:
+    """Return the present as sortable UTC text with microseconds."""
+    return utc_text(datetime.now(UTC))
+
+
+def utc_text(moment: datetime) -> str:
+    """Return a time-zone-aware moment as sortable UTC text."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """Read ISO-8601 text; a time without a zone counts as UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A world with its own adapter family: a Discord server, the console, an import.
+
+    `live`, `previous` and `canary` are adapter names, or None for the base model.
+    """
+
+    name: str
+    persona: str
+    training_enabled: bool
+    live: str | None
+    previous: str | None
+    canary: str | None
+    live_since: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A human on a platform; `consent` is theirs to give and says whether their words may train."""
+
+    id: str
+    platform: str
+    platform_id: str
+    display_name: str
+    consent: Consent
+    consent_at: str | None
+    last_seen: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation by a person (role `user`) or the bot (`assistant`, with `reply_id`)."""
+
+    id: str
+    conversation_id: str
+    position: int
+    role: Literal["user", "assistant"]
+    text: str
+    person_id: str | None
+    reply_id: str | None
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the bot wrote: pinned to one adapter (`base` or a name) from its first token to its last.
+
+    `prompt` is what the model was shown (system message first, if any). `replaces` is the reply that a
+    person asked to have written again.
+    """
+
+    id: str
+    conversation_id: str
+    scope: str
+    prompt: tuple[Message, ...]
+    text: str
+    adapter: str
+    sampling: Sampling
+    state: ReplyState
+    seed: int | None
+    finish_reason: FinishReason | None
+    prompt_tokens: int
+    tokens: int
+    first_token_s: float | None
+    total_s: float | None
+    replaces: str | None
+    platform_message_ids: tuple[str, ...]
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One person's signal on one reply.
+
+    `text` is the correction, for kind `correction`. `other_reply_id` is the reply that lost, for kind
+    `preference`. `dropped` marks a row an admin reviewed out of training.
+    """
+
+    id: str
+    reply_id: str
+    person_id: str
+    kind: SignalKind
+    text: str | None
+    other_reply_id: str | None
+    reasons: tuple[str, ...]
+    dropped: bool
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run: a state machine whose every step can be repeated after a crash.
+
+    `owner_pid` is the process that drives it; `adapter` the name it trains. `detail` says why it ended.
+    """
+
+    id: str
+    scope: str
+    state: RunState
+    recipe: str
+    adapter: str | None
+    directory: str
+    counts: dict[str, Any]
+    dataset_sha256: str | None
+    report: dict[str, Any] | None
+    detail: str
+    owner_pid: int | None
+    cancel_requested: bool
+    force: bool
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRecord:
+    """A published adapter version; `directory` is relative to the data directory."""
+
+    name: str
+    scope: str
+    version: int
+    base_sha256: str
+    run_id: str | None
+    directory: str
+    sha256: str
+    state: AdapterState
+    detail: str
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An audit line: who did what to what, and when. Never changed, never removed."""
+
+    id: int
+    at: str
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRow:
+    """A signal joined with all that training needs to know of it.
+
+    `authors` are the ids of every human who wrote in the context (the voter excluded unless they wrote
+    there); `all_consented` says that each of them and the voter gave consent.
+    """
+
+    feedback: Feedback
+    scope: str
+    platform: str
+    person_name: str
+    prompt: tuple[Message, ...]
+    reply_text: str
+    reply_adapter: str
+    finish_reason: FinishReason | None
+    other_text: str | None
+    authors: tuple[str, ...]
+    all_consented: bool

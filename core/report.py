@@ -1,0 +1,101 @@
+"""What a job found out about its candidate: the figures the gate judges. Written as `report.json`.
+
+Every figure is on data the candidate was not trained on. `System` is base, live or candidate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core.errors import InvalidInput
+from core.jobs import REPORT
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(_Part):
+    """A figure with its 95 % bootstrap interval (persons resampled) and how many rows it stands on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class PreferenceFigures(_Part):
+    """How the candidate orders held-out replies by how people voted.
+
+    `margin`: mean implicit reward (log-probability of the reply under the candidate minus under the
+    reference, nats per token) of liked replies minus that of disliked ones, or chosen minus rejected.
+    `accuracy`: share of (liked, disliked) combinations and of pairs in the right order (an AUC; 0.5 is chance).
+    `length_baseline`: the same share for the rule "the longer reply wins".
+    """
+
+    margin: Interval
+    accuracy: Interval
+    length_baseline: float
+    liked: int
+    disliked: int
+    pairs: int
+    people: int
+
+
+class SystemFigures(_Part):
+    """One system's own behaviour on fixed prompts and texts.
+
+    `keep_score`: share of the keep-set passed, in [0, 1]. `perplexity`: exp of mean nats a token on
+    reference text. `kl_to_base`: mean nats a token on the base's own replies. `median_words`,
+    `repetition` (share of repeated 4-grams), `empty` and `unfinished` (share cut by the length limit)
+    are of sampled replies to held-out prompts.
+    """
+
+    keep_score: float
+    keep_n: int
+    perplexity: float
+    kl_to_base: float
+    median_words: float
+    repetition: float
+    empty: float
+    unfinished: float
+    samples: int
+
+
+class Sample(_Part):
+    """One prompt answered by each system, for people to read."""
+
+    prompt: str
+    replies: dict[str, str]
+
+
+class Report(_Part):
+    """Everything measured by one job."""
+
+    format: Literal[1] = 1
+    run_id: str
+    adapter: str
+    recipe: str
+    why: str
+    reference: Literal["base", "live"]
+    preference: PreferenceFigures | None
+    systems: dict[str, SystemFigures]
+    samples: list[Sample]
+    train_counts: dict[str, int]
+    eval_counts: dict[str, int]
+    times_s: dict[str, float]
+    train_metrics: dict[str, Any]
+
+
+def read_report(directory: Path) -> Report:
+    """Read `report.json` of a job directory; raises InvalidInput."""
+    path = directory / REPORT
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InvalidInput(f"{path}: no such file; the job has not finished") from None
+    except ValidationError as error:
+        raise InvalidInput(f"{path}: {error}") from error
