@@ -1,0 +1,35 @@
+# Two commands are all it takes: `make run` and `make test`. Each does its own set-up.
+# PYTHON=... picks the interpreter; TORCH="torch==2.13.0" another torch build; ARGS="..." goes to the program.
+.PHONY: help run demo test lint format bench clean setup-run setup-dev
+PY = .venv/bin/python
+ARGS ?=
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
+
+run: setup-run ## set up, prepare the default model, start Thumbtune
+	@.venv/bin/thumbtune up $(ARGS)
+
+demo: setup-run ## watch the whole loop once, with a simulated community
+	@.venv/bin/thumbtune demo $(ARGS)
+
+test: setup-dev ## run the tests
+	@$(PY) -m pytest $(ARGS)
+
+lint: setup-dev ## style, types and layers
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+format: setup-dev ## put the code in the house style
+	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+
+bench: setup-dev ## measure serving, swapping and the chat during training
+	@$(PY) -m benchmarks $(ARGS)
+
+clean: ## remove what set-up made (never your data in var/)
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+
+setup-run:
+	@sh scripts/setup.sh run
+
+setup-dev:
+	@sh scripts/setup.sh dev
