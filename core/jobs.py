@@ -35,7 +35,11 @@ class ChatMessage(_Format):
 
 
 class VoteExample(_Format):
-    """A reply with a thumb: desirable (`label` true) or not. `weight` in (0, 1]."""
+    """A reply with a thumb: desirable (`label` true) or not. `weight` in (0, 1].
+
+    `complete` false says that the text was cut (by the length limit, say) before the model ended it: then it
+    is learnt without its end mark, or a disliked cut reply would teach never to end one.
+    """
 
     type: Literal["vote"] = "vote"
     feedback_ids: list[str]
@@ -45,10 +49,11 @@ class VoteExample(_Format):
     completion: str
     label: bool
     weight: float = 1.0
+    complete: bool = True
 
 
 class PairExample(_Format):
-    """Two completions of one prompt, one of them chosen."""
+    """Two completions of one prompt, one of them chosen; `…_complete` as in VoteExample."""
 
     type: Literal["pair"] = "pair"
     feedback_ids: list[str]
@@ -58,6 +63,8 @@ class PairExample(_Format):
     chosen: str
     rejected: str
     weight: float = 1.0
+    chosen_complete: bool = True
+    rejected_complete: bool = True
 
 
 class DemonstrationExample(_Format):
@@ -70,6 +77,7 @@ class DemonstrationExample(_Format):
     prompt: list[ChatMessage]
     completion: str
     weight: float = 1.0
+    complete: bool = True
 
 
 Example = Annotated[VoteExample | PairExample | DemonstrationExample, Field(discriminator="type")]

@@ -190,7 +190,8 @@ class FeedbackRow:
     """A signal joined with all that training needs to know of it.
 
     `authors` are the ids of every human who wrote in the context (the voter excluded unless they wrote
-    there); `all_consented` says that each of them and the voter gave consent.
+    there); `all_consented` says that each of them and the voter gave consent. `other_text` is the reply
+    that lost a preference, or that this one was written to replace; `other_finish_reason` how that one ended.
     """
 
     feedback: Feedback
@@ -204,3 +205,4 @@ class FeedbackRow:
     other_text: str | None
     authors: tuple[str, ...]
     all_consented: bool
+    other_finish_reason: FinishReason | None = None

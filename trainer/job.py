@@ -1,0 +1,337 @@
+"""`python -m trainer.job DIR`: run a training job from its directory to its report.
+
+What is finished is never done again: a stage whose weights are published, the adapter, the report. So the
+command may be given again after any crash. With `--resume` an unfinished stage goes on from its last whole
+checkpoint, without it the stage starts over. Exit codes: see EXIT_… below and docs/job-directory.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from core.errors import InvalidInput, ModelError, ThumbtuneError
+from core.files import publish_directory, sweep_temporary, write_atomic
+from core.jobs import ADAPTER, EVAL, REPORT, TRAIN, Example, JobSpec, read_examples, read_spec
+from core.manifest import CONTENT_FILES
+from core.report import Report
+from trainer.dataset import count_examples
+from trainer.progress import ProgressLog
+
+if TYPE_CHECKING:
+    from trainer.train import Step
+
+EXIT_FAILED = 1
+EXIT_INPUT = 2
+EXIT_MEMORY = 4
+EXIT_DISK = 5
+EXIT_LOSS = 6
+EXIT_STOPPED = 128 + signal.SIGTERM
+
+WORK = "work"
+"""Where stages and checkpoints lie until the report is written."""
+CHECKPOINT_S = 60.0
+_METRICS = "metrics.json"
+_TRAINED = 0.75
+"""The fraction of the job at which training ends and evaluation begins."""
+_STARTED = 0.02
+_PARENT_POLL_S = 1.0
+_PARENT_GRACE_S = 20.0
+
+
+class Stopped(BaseException):
+    """Raised in the main thread by SIGTERM; not an Exception, so that nothing swallows it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job and return the exit code; one plain sentence on stderr says what failed."""
+    options = _parse(arguments)
+    os.nice(options.nice)
+    directory: Path = options.directory
+    signal.signal(signal.SIGTERM, _stop)
+    if options.parent:
+        _watch_parent(options.parent)
+    log: ProgressLog | None = None
+    try:
+        log = ProgressLog(directory) if directory.is_dir() else None
+        run_job(
+            directory,
+            log=log,
+            resume=options.resume,
+            evaluate=not options.no_evaluation,
+            checkpoint_s=options.checkpoint_seconds,
+        )
+    except (Stopped, KeyboardInterrupt):
+        return _end(
+            log, EXIT_STOPPED, "stopped before the end; --resume goes on from the last checkpoint"
+        )
+    except Exception as error:
+        code, sentence = _diagnose(error)
+        if code == EXIT_FAILED and not isinstance(error, ThumbtuneError):
+            traceback.print_exc()
+        return _end(log, code, f"failed: {sentence}")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.job", description="Run a training job."
+    )
+    parser.add_argument("directory", type=Path, help="a job directory (docs/job-directory.md)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last whole checkpoint"
+    )
+    parser.add_argument("--no-evaluation", action="store_true", help="report on training only")
+    parser.add_argument("--parent", type=int, default=0, help="stop when this process is gone")
+    parser.add_argument("--nice", type=int, default=0, help="how far to stand back, 0 to 19")
+    parser.add_argument("--checkpoint-seconds", type=float, default=CHECKPOINT_S)
+    return parser.parse_args(arguments)
+
+
+def run_job(
+    directory: Path,
+    *,
+    log: ProgressLog | None = None,
+    resume: bool = True,
+    evaluate: bool = True,
+    checkpoint_s: float = CHECKPOINT_S,
+) -> Report | None:
+    """Do what is not done yet of the job: stages, adapter, evaluation, report. None if it was finished."""
+    spec = read_spec(directory)
+    if (directory / REPORT).exists():
+        return None
+    train, held_out = list(read_examples(directory / TRAIN)), list(read_examples(directory / EVAL))
+    log = log or ProgressLog(directory)
+    log.write("start", fraction=0.0, message="loading libraries and the base model")
+    sweep_temporary(directory)
+    sweep_temporary(directory / WORK)
+    times: dict[str, float] = {}
+    with _timed(times, "train"):
+        _set_threads(spec)
+        metrics = _train(directory, spec, train, log, resume=resume, checkpoint_s=checkpoint_s)
+    parts: dict[str, Any] = {"reference": "base", "preference": None, "systems": {}, "samples": []}
+    if evaluate:
+        with _timed(times, "evaluate"):
+            parts = _evaluate(directory, spec, held_out, log)
+    report = Report(
+        run_id=spec.run_id,
+        adapter=spec.adapter,
+        recipe=spec.recipe,
+        why=spec.why,
+        train_counts=count_examples(train),
+        eval_counts=count_examples(held_out),
+        times_s=times,
+        train_metrics=metrics,
+        **parts,
+    )
+    write_atomic(directory / REPORT, report.model_dump_json(indent=2) + "\n")
+    shutil.rmtree(directory / WORK, ignore_errors=True)
+    log.write("done", fraction=1.0, message="done")
+    return report
+
+
+def _train(
+    directory: Path,
+    spec: JobSpec,
+    examples: list[Example],
+    log: ProgressLog,
+    *,
+    resume: bool,
+    checkpoint_s: float,
+) -> dict[str, Any]:
+    """Train what is missing of the stages, publish `adapter/`; return the stages' metrics."""
+    finished = [directory / WORK / _stage_name(spec, number) for number in range(len(spec.stages))]
+    if not (directory / ADAPTER).exists():
+        for number, target in enumerate(finished):
+            if not target.exists():
+                before = finished[number - 1] if number else None
+                _train_stage(
+                    spec,
+                    number,
+                    examples,
+                    log,
+                    target,
+                    before,
+                    resume=resume,
+                    checkpoint_s=checkpoint_s,
+                )
+        publish_directory(directory / ADAPTER, lambda path: _copy_content(finished[-1], path))
+    return {
+        target.name: json.loads((target / _METRICS).read_text(encoding="utf-8"))
+        for target in finished
+        if (target / _METRICS).exists()
+    }
+
+
+def _train_stage(
+    spec: JobSpec,
+    number: int,
+    examples: list[Example],
+    log: ProgressLog,
+    target: Path,
+    before: Path | None,
+    *,
+    resume: bool,
+    checkpoint_s: float,
+) -> None:
+    from trainer.model import load_tokenizer, save_adapter
+    from trainer.tokens import make_encoder
+    from trainer.train import train_stage
+
+    scratch = target.with_name(f"{target.name}.scratch")
+    if not resume:
+        shutil.rmtree(scratch, ignore_errors=True)
+    log.write(target.name, fraction=_fraction(spec, number, 0.0), message="preparing the examples")
+    trained = train_stage(
+        spec,
+        spec.stages[number],
+        examples,
+        encoder=make_encoder(load_tokenizer(spec), spec.max_length),
+        before=before,
+        scratch=scratch,
+        resume=resume,
+        checkpoint_s=checkpoint_s,
+        on_step=_step_writer(log, spec, number, target.name),
+    )
+
+    def fill(path: Path) -> None:
+        save_adapter(trained.model, path, spec.base_model)
+        (path / _METRICS).write_text(json.dumps(trained.metrics), encoding="utf-8")
+
+    publish_directory(target, fill)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _step_writer(log: ProgressLog, spec: JobSpec, number: int, name: str) -> Callable[[Step], None]:
+    def write(step: Step) -> None:
+        log.write(
+            name,
+            fraction=_fraction(spec, number, step.step / step.steps),
+            step=step.step,
+            steps=step.steps,
+            loss=step.loss,
+            margin=step.margin,
+        )
+
+    return write
+
+
+def _stage_name(spec: JobSpec, number: int) -> str:
+    stage = spec.stages[number]
+    loss = "" if stage.method in ("sft", "dpo") or stage.loss == "kto" else f"-{stage.loss}"
+    return f"{number + 1}-{stage.method}{loss}"
+
+
+def _fraction(spec: JobSpec, number: int, within: float) -> float:
+    return _STARTED + (_TRAINED - _STARTED) * (number + within) / len(spec.stages)
+
+
+def _copy_content(source: Path, target: Path) -> None:
+    for name in CONTENT_FILES:
+        shutil.copyfile(source / name, target / name)
+
+
+def _evaluate(
+    directory: Path, spec: JobSpec, held_out: list[Example], log: ProgressLog
+) -> dict[str, Any]:
+    """Measure the published adapter, loaded anew: what is judged is what will be served."""
+    from trainer.evaluate import evaluate_job
+    from trainer.model import load_tokenizer, load_trained
+
+    def on_progress(fraction: float, message: str) -> None:
+        log.write("evaluate", fraction=_TRAINED + (1 - _TRAINED) * fraction, message=message)
+
+    on_progress(0.0, "loading the adapter")
+    model = load_trained(spec, directory / ADAPTER)
+    parts: dict[str, Any] = evaluate_job(
+        spec, model, load_tokenizer(spec), held_out, on_progress=on_progress
+    )
+    return parts
+
+
+@contextlib.contextmanager
+def _timed(times: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    times[name] = round(time.monotonic() - began, 3)
+
+
+def _set_threads(spec: JobSpec) -> None:
+    """Hold the thread budget and one GPU, before anything is computed."""
+    if spec.device.startswith("cuda:"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = spec.device.removeprefix("cuda:")
+    elif "," in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
+        os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if Path(spec.base_path).exists():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+
+    torch.set_num_threads(max(1, spec.threads))
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; let the clean-up finish
+    raise Stopped
+
+
+def _watch_parent(parent: int) -> None:
+    """Stop this process when its parent is gone: nobody would ever fetch the result."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_PARENT_GRACE_S)
+        os._exit(EXIT_STOPPED)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def _diagnose(error: Exception) -> tuple[int, str]:
+    """Return the exit code and a plain sentence for what went wrong."""
+    text = str(error) or type(error).__name__
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if (
+        isinstance(error, MemoryError)
+        or "OutOfMemoryError" in kinds
+        or "can't allocate memory" in text
+    ):
+        advice = "lower training.batch_size or training.max_length"
+        return EXIT_MEMORY, f"out of memory; {advice} ({text.splitlines()[0]})"
+    disk = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if disk or "No space left on device" in text or "failed writing file" in text:
+        return (
+            EXIT_DISK,
+            f"the disk is full; free some space and run it again ({text.splitlines()[0]})",
+        )
+    if "LossNotFinite" in kinds:
+        return EXIT_LOSS, text
+    if isinstance(error, (InvalidInput, ModelError, FileNotFoundError)):
+        return EXIT_INPUT, text
+    return EXIT_FAILED, f"{text} ({type(error).__name__})"
+
+
+def _end(log: ProgressLog | None, code: int, sentence: str) -> int:
+    with contextlib.suppress(OSError):
+        if log is not None:
+            log.write("end", fraction=0.0, message=sentence)
+    print(sentence, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

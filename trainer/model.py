@@ -1,0 +1,109 @@
+"""The base model and the LoRA adapter of a job: where they run, in which precision, how they are saved.
+
+The base is loaded as it is published, frozen, and never written. Adapter weights are float32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from core.errors import InvalidInput, ModelError
+from core.jobs import JobSpec
+from core.manifest import CONTENT_FILES
+
+
+def choose_device(wanted: str) -> str:
+    """Return `cuda`, `mps` or `cpu`; raises InvalidInput if what is asked for is not there."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return next(kind for kind, present in there.items() if present)
+    kind = wanted.split(":")[0]
+    if not there.get(kind):
+        raise InvalidInput(
+            f"device {wanted!r}: not on this machine; use auto or one of {list(there)}"
+        )
+    return kind
+
+
+def choose_dtype(wanted: str, device: str) -> torch.dtype:
+    """Return the base weights' type; `auto` is bfloat16 where the processor has it, float32 elsewhere.
+
+    Not float16: its range is too small for training without a loss scaler.
+    """
+    if wanted != "auto":
+        return getattr(torch, wanted)  # type: ignore[no-any-return]
+    has_bf16 = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "mps": lambda: True,
+        "cpu": lambda: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    }
+    return torch.bfloat16 if has_bf16[device]() else torch.float32
+
+
+def load_base(spec: JobSpec) -> Any:
+    """Load the frozen base model on its device; raises ModelError."""
+    device = choose_device(spec.device)
+    dtype = choose_dtype(spec.dtype, device)
+    quantized: dict[str, Any] = {}
+    if spec.load_in_4bit:
+        if device != "cuda":
+            raise InvalidInput(f"load_in_4bit needs CUDA; this run is on {device}")
+        quantized["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+        quantized["device_map"] = {"": 0}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(spec.base_path, dtype=dtype, **quantized)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"base model {spec.base_path}: cannot be loaded: {error}") from error
+    model.config.use_cache = False
+    return model if spec.load_in_4bit else model.to(device)
+
+
+def load_tokenizer(spec: JobSpec) -> Any:
+    """Load the base's tokenizer; pads with the end token where it has no padding token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(spec.base_path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"tokenizer of {spec.base_path}: cannot be loaded: {error}") from error
+    if tokenizer.chat_template is None:
+        raise ModelError(f"{spec.base_path}: its tokenizer has no chat template; use a chat model")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def lora_config(spec: JobSpec) -> LoraConfig:
+    """Return the adapter's shape: every linear layer but the head."""
+    return LoraConfig(
+        r=spec.lora_rank,
+        lora_alpha=spec.lora_alpha,
+        lora_dropout=spec.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_adapter(model: PeftModel, directory: Path, base_model: str) -> None:
+    """Write exactly the adapter's content files; no path of this machine goes into them."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = Path(base_model).name
+        config.inference_mode = True
+    model.save_pretrained(directory, safe_serialization=True, save_embedding_layers=False)
+    for path in directory.iterdir():
+        if path.name not in CONTENT_FILES:
+            path.unlink()
+
+
+def load_trained(spec: JobSpec, directory: Path) -> PeftModel:
+    """Load the base with a saved adapter on top, for evaluation."""
+    return PeftModel.from_pretrained(load_base(spec), directory, is_trainable=False).eval()
