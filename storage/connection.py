@@ -1,0 +1,250 @@
+"""One factory for connections: the standard sqlite3, or SQLCipher when a key is given.
+
+Invariant: a connection handed out has been read from with the right key, is in WAL mode with
+`synchronous=FULL` (a commit that returned survives power loss), enforces foreign keys and zeroes
+what it deletes. Every driver error leaves here as one of `core.errors`. Knows no tables.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from core.errors import NotFound, StorageError, WrongKey
+
+PLAIN_HEADER = b"SQLite format 3\x00"
+QUICK_CHECK_LIMIT_BYTES = 16 << 20
+"""Up to this size the whole file is checked at each open (about 3 ms a MiB encrypted, less plain);
+above it only what SQLite itself compares: header, key of the first page, page count against the file's size."""
+
+_SAMPLE_BYTES = 4096
+_RANDOM_DISTINCT_BYTES = (
+    200  # 4096 random bytes hold about 256 distinct values, text holds under 100
+)
+
+Row = dict[str, Any]
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Connection:
+    """An open database, used by one thread. Rows come back as dictionaries."""
+
+    def __init__(self, raw: sqlite3.Connection, path: Path, error: type[Exception]) -> None:
+        self.raw = raw
+        self.path = path
+        self._error = error
+
+    # -- writing
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit all writes of the block together, or none; a block inside a block joins the outer
+        one.
+
+        The write lock is taken at the start, so what the block reads cannot change under it.
+        """
+        if self.raw.in_transaction:
+            yield
+            return
+        self.run("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.run("COMMIT")
+        except BaseException:
+            if self.raw.in_transaction:
+                self.run("ROLLBACK")
+            raise
+
+    def run(self, sql: str, parameters: Parameters = ()) -> int:
+        """Execute one statement; return how many rows it changed."""
+        return self._execute(sql, parameters).rowcount
+
+    # -- reading
+
+    def all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Return every row."""
+        with self.plain_errors():
+            cursor = self._execute(sql, parameters)
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+    def one(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """Return the first row, or None."""
+        rows = self.all(sql, parameters)
+        return rows[0] if rows else None
+
+    def value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """Return the first column of the first row, or None."""
+        row = self.one(sql, parameters)
+        return next(iter(row.values())) if row else None
+
+    def close(self) -> None:
+        """Close; the write-ahead log is folded into the file if nobody else has it open."""
+        self.raw.close()
+
+    def _execute(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
+        with self.plain_errors():
+            try:
+                return self.raw.execute(sql, parameters)
+            except UnicodeEncodeError:  # a lone surrogate is no character; it is stored as U+FFFD
+                return self.raw.execute(sql, _storable(parameters))
+
+    @contextmanager
+    def plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._error as error:
+            raise explain(error, self.path) from error
+
+
+def connect(path: Path, *, key: str | None = None, busy_timeout_s: float = 10.0) -> Connection:
+    """Open a database file (made if it does not exist) and check that it is whole.
+
+    Raises WrongKey if the key is missing, wrong or not needed, StorageError if the file is damaged,
+    is no database or cannot be read.
+    """
+    existed = path.exists()
+    if existed:
+        _check_kind(path, key)
+    connection = open_unchecked(path, key=key, busy_timeout_s=busy_timeout_s)
+    try:
+        _check_readable(connection, keyed=key is not None)
+        _configure(connection)
+        if existed and path.stat().st_size <= QUICK_CHECK_LIMIT_BYTES:
+            check_whole(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_unchecked(path: Path, *, key: str | None, busy_timeout_s: float = 10.0) -> Connection:
+    """Open without looking at the content. For this package's own conversions only."""
+    module: Any = _sqlcipher() if key else sqlite3
+    try:
+        raw = module.connect(str(path), timeout=busy_timeout_s, isolation_level=None)
+    except module.Error as error:
+        raise StorageError(
+            f"{path}: cannot be opened ({error}); check that the directory exists and may be written"
+        ) from error
+    if key:
+        raw.execute("PRAGMA cipher_log_level = NONE")  # a wrong key is told by an error, not on stderr
+        raw.execute(f"PRAGMA key = {quoted(key)}")
+    return Connection(cast(sqlite3.Connection, raw), path, module.Error)
+
+
+def check_whole(connection: Connection) -> None:
+    """Check the structure of every page. Raises StorageError naming the first fault."""
+    verdict = connection.value("PRAGMA quick_check(1)")
+    if verdict != "ok":
+        raise _damaged(connection.path, str(verdict))
+
+
+def quoted(text: str) -> str:
+    """Quote text as an SQL literal, where parameters are not allowed (PRAGMA key)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def is_plain(path: Path) -> bool:
+    """Say whether the file begins as an unencrypted SQLite database does."""
+    with path.open("rb") as file:
+        return file.read(len(PLAIN_HEADER)) == PLAIN_HEADER
+
+
+def explain(error: Exception, path: Path) -> Exception:
+    """Turn a driver's error into one of ours, with what to do."""
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return StorageError(
+            f"{path}: another process is writing for too long; try again in a moment"
+        )
+    if "malformed" in text or "not a database" in text or "corrupt" in text:
+        return _damaged(path, text)
+    if "is full" in text:
+        return StorageError(f"{path}: the disk is full; free some space, nothing was stored")
+    if "readonly" in text:
+        return StorageError(
+            f"{path}: may only be read; check the permissions of file and directory"
+        )
+    if "FOREIGN KEY" in text:
+        return NotFound(f"{path}: the row refers to something that does not exist (any more)")
+    return StorageError(f"{path}: {text}")
+
+
+# -- private
+
+
+def _sqlcipher() -> Any:
+    try:
+        import sqlcipher3
+    except ImportError:
+        raise StorageError(
+            "a database key is set, but SQLCipher is not installed; "
+            "run: pip install 'thumbtune[encrypted]'"
+        ) from None
+    return sqlcipher3
+
+
+def _check_kind(path: Path, key: str | None) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(_SAMPLE_BYTES)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
+    if start.startswith(PLAIN_HEADER):
+        if key:
+            raise WrongKey(
+                f"{path}: a key is set, but this database is not encrypted; encrypt it with "
+                "`thumbtune data encrypt`, or unset THUMBTUNE_DB_KEY"
+            )
+        return
+    looks_encrypted = len(start) == _SAMPLE_BYTES and len(set(start)) > _RANDOM_DISTINCT_BYTES
+    if not looks_encrypted:
+        raise _damaged(path, "file is not a database" if start else "file is empty")
+    if not key:
+        raise WrongKey(
+            f"{path}: this database is encrypted and no key is set; set THUMBTUNE_DB_KEY to its key"
+        )
+
+
+def _check_readable(connection: Connection, *, keyed: bool) -> None:
+    try:
+        connection.value("SELECT count(*) FROM sqlite_master")
+    except StorageError as error:
+        if keyed and "not a database" in str(error):
+            raise WrongKey(
+                f"{connection.path}: the key does not open this database (or its first page is "
+                "damaged); check THUMBTUNE_DB_KEY"
+            ) from error
+        raise
+
+
+def _configure(connection: Connection) -> None:
+    connection.run("PRAGMA foreign_keys = ON")
+    connection.value("PRAGMA journal_mode = WAL")
+    connection.run("PRAGMA synchronous = FULL")
+    connection.value("PRAGMA secure_delete = ON")
+
+
+def _damaged(path: Path, fault: str) -> StorageError:
+    backups = sorted((path.parent / "backups").glob(f"{path.name}.*.db"))
+    named = str(backups[-1]) if backups else "FILE"
+    return StorageError(
+        f"{path}: the file is truncated, damaged or no database ({fault}); restore a backup with "
+        f"`thumbtune restore {named}`, or move the file away to start afresh"
+    )
+
+
+def _storable(parameters: Parameters) -> Parameters:
+    if isinstance(parameters, Mapping):
+        return {name: _character(value) for name, value in parameters.items()}
+    return [_character(value) for value in parameters]
+
+
+def _character(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

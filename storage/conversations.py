@@ -1,0 +1,124 @@
+"""Conversations and their turns: who said what, in order.
+
+Invariant: positions in a conversation are unique and grow; an assistant turn stands for one reply
+and shows its newest version. Knows no model: what of the history the model sees is the chat's
+business.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from core.errors import NotFound
+from core.records import Turn, new_id, utc_now
+from storage.connection import Connection
+from storage.events import EventStore
+from storage.rows import to_turn
+
+
+class ConversationStore:
+    """The tables `conversations` and `turns`."""
+
+    def __init__(self, connection: Connection, events: EventStore) -> None:
+        self._connection = connection
+        self._events = events
+
+    # -- writing
+
+    def open(
+        self, scope: str, *, person_id: str | None = None, platform_key: str | None = None
+    ) -> str:
+        """Start a conversation, or go on with the one of this scope that `platform_key` names."""
+        now = utc_now()
+        with self._connection.transaction():
+            self._connection.run(
+                """INSERT INTO conversations(id, scope, person_id, platform_key, created_at,
+                updated_at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(scope, platform_key) DO UPDATE
+                SET updated_at = excluded.updated_at""",
+                (identity := new_id("c"), scope, person_id, platform_key, now, now),
+            )
+            if platform_key is None:
+                return identity
+            return str(
+                self._connection.value(
+                    "SELECT id FROM conversations WHERE scope = ? AND platform_key = ?",
+                    (scope, platform_key),
+                )
+            )
+
+    def add_turn(
+        self,
+        conversation_id: str,
+        *,
+        role: Literal["user", "assistant"],
+        text: str,
+        person_id: str | None = None,
+        reply_id: str | None = None,
+        at: str | None = None,
+    ) -> Turn:
+        """Append a turn. Raises NotFound for an unknown conversation."""
+        moment = at or utc_now()
+        with self._connection.transaction():
+            self._require(conversation_id)
+            position = self._end(conversation_id)
+            turn = Turn(
+                new_id("t"), conversation_id, position, role, text, person_id, reply_id, moment
+            )
+            self._connection.run(
+                """INSERT INTO turns(id, conversation_id, position, role, text, person_id, reply_id,
+                at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+                (turn.id, conversation_id, position, role, text, person_id, reply_id, moment),
+            )
+            self._connection.run(
+                "UPDATE conversations SET updated_at = ? WHERE id = ?", (utc_now(), conversation_id)
+            )
+        return turn
+
+    def reset(self, conversation_id: str, *, actor: str = "system") -> None:
+        """Let the history begin anew; what was said stays stored but is shown to the model no more."""
+        with self._connection.transaction():
+            self._require(conversation_id)
+            self._connection.run(
+                "UPDATE conversations SET first_position = ? WHERE id = ?",
+                (self._end(conversation_id), conversation_id),
+            )
+            self._events.add(actor, "conversation.reset", conversation_id)
+
+    def expire(self, before: str, *, actor: str = "system") -> int:
+        """Delete conversations last used before this time and without feedback; return how many."""
+        with self._connection.transaction():
+            count = self._connection.run(
+                """DELETE FROM conversations WHERE updated_at < ? AND NOT EXISTS (
+                    SELECT 1 FROM replies r JOIN feedback f ON r.id IN (f.reply_id,
+                    f.other_reply_id) WHERE r.conversation_id = conversations.id)""",
+                (before,),
+            )
+            if count:
+                self._events.add(actor, "conversation.expired", before, count=count)
+        return count
+
+    # -- reading
+
+    def history(self, conversation_id: str, *, limit: int) -> list[Turn]:
+        """Return the last `limit` turns since the last reset, oldest first. Raises NotFound."""
+        self._require(conversation_id)
+        rows = self._connection.all(
+            """SELECT t.* FROM turns t JOIN conversations c ON c.id = t.conversation_id
+            WHERE c.id = ? AND t.position >= c.first_position ORDER BY t.position DESC LIMIT ?""",
+            (conversation_id, limit),
+        )
+        return [to_turn(row) for row in reversed(rows)]
+
+    def _end(self, conversation_id: str) -> int:
+        return int(
+            self._connection.value(
+                "SELECT coalesce(max(position) + 1, 0) FROM turns WHERE conversation_id = ?",
+                (conversation_id,),
+            )
+        )
+
+    def _require(self, conversation_id: str) -> None:
+        if not self._connection.one("SELECT 1 FROM conversations WHERE id = ?", (conversation_id,)):
+            raise NotFound(
+                f"conversation {conversation_id!r}: there is no such conversation (it may have expired)"
+            )

@@ -1,0 +1,98 @@
+"""Feedback as training, schedule and people read it: joins and tallies, never a write.
+
+A row trains only if the voter and every human author of its context gave consent (`all_consented`)
+and no admin dropped it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.records import FeedbackRow
+from storage.connection import Connection
+from storage.rows import to_feedback_row
+
+_ROWS = """SELECT f.*, r.scope, r.prompt, r.text AS reply_text, r.adapter AS reply_adapter,
+    r.finish_reason, p.platform, p.display_name AS person_name, o.text AS other_text,
+    (SELECT group_concat(person_id) FROM
+        (SELECT person_id FROM reply_authors WHERE reply_id = r.id ORDER BY person_id)) AS authors,
+    (p.consent = 'given' AND NOT EXISTS (SELECT 1 FROM reply_authors a
+        JOIN people q ON q.id = a.person_id
+        WHERE a.reply_id = r.id AND q.consent <> 'given')) AS all_consented
+    FROM feedback f
+    JOIN replies r ON r.id = f.reply_id
+    JOIN people p ON p.id = f.person_id
+    LEFT JOIN replies o ON o.id = coalesce(f.other_reply_id, r.replaces) AND o.state = 'done'
+    WHERE (r.scope = :scope OR :scope IS NULL) AND (f.at > :since OR :since IS NULL)
+    AND (NOT :consented OR (all_consented AND NOT f.dropped))
+    ORDER BY f.at, f.rowid"""
+
+_WAITING = """SELECT count(*) AS signals, count(DISTINCT f.person_id) AS people
+    FROM feedback f JOIN replies r ON r.id = f.reply_id
+    WHERE r.scope = ? AND NOT f.dropped AND f.recorded_at >
+        coalesce((SELECT max(created_at) FROM runs WHERE scope = ?), '')"""
+
+_TALLY = """SELECT count(*) AS signals, count(DISTINCT f.person_id) AS people,
+    coalesce(sum(f.dropped), 0) AS dropped,
+    coalesce(sum(f.kind = 'up'), 0) AS up,
+    coalesce(sum(f.kind = 'down'), 0) AS down,
+    coalesce(sum(f.kind = 'correction'), 0) AS correction,
+    coalesce(sum(f.kind = 'preference'), 0) AS preference,
+    coalesce(sum(f.kind = 'regenerate'), 0) AS regenerate
+    FROM feedback f JOIN replies r ON r.id = f.reply_id WHERE r.scope = ? OR ? IS NULL"""
+
+_LIKES = """SELECT r.adapter, sum(f.kind = 'up') AS up, sum(f.kind = 'down') AS down
+    FROM feedback f JOIN replies r ON r.id = f.reply_id
+    WHERE f.kind IN ('up', 'down') AND NOT f.dropped AND (r.scope = ? OR ? IS NULL)
+    GROUP BY r.adapter ORDER BY r.adapter"""
+
+
+class SignalReader:
+    """Read-only views over feedback."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def rows(
+        self, scope: str | None, *, since: str | None = None, consented_only: bool = False
+    ) -> list[FeedbackRow]:
+        """Return signals with all that training needs of them, oldest first; scope None means all.
+
+        `other_text` is the reply that lost: the one not chosen, or the one this reply was asked to
+        replace. `consented_only` leaves out what may not train: rows without everybody's consent
+        and dropped ones.
+        """
+        found = self._connection.all(
+            _ROWS, {"scope": scope, "since": since, "consented": consented_only}
+        )
+        return [to_feedback_row(row) for row in found]
+
+    def waiting(self, scope: str) -> tuple[int, int]:
+        """Return (signals, people) recorded since the scope's last run was created."""
+        row = self._connection.one(_WAITING, (scope, scope)) or {}
+        return row["signals"], row["people"]
+
+    def like_rates(self, scope: str | None) -> dict[str, tuple[int, int]]:
+        """Return (thumbs up, thumbs down) by adapter; scope None means all."""
+        rows = self._connection.all(_LIKES, (scope, scope))
+        return {row["adapter"]: (row["up"], row["down"]) for row in rows}
+
+    def stats(self, scope: str | None = None) -> dict[str, Any]:
+        """Return counts by kind, people, like rates by adapter and what waits for the next run."""
+        tally = self._connection.one(_TALLY, (scope, scope)) or {}
+        names = [scope] if scope else self._scopes()
+        waiting = {name: self.waiting(name) for name in names}
+        return {
+            **tally,
+            "like_rates": {
+                adapter: {"up": up, "down": down, "rate": up / (up + down)}
+                for adapter, (up, down) in self.like_rates(scope).items()
+            },
+            "waiting": sum(signals for signals, _ in waiting.values()),
+            "waiting_people": sum(people for _, people in waiting.values()),
+        }
+
+    def _scopes(self) -> list[str]:
+        return [
+            row["name"] for row in self._connection.all("SELECT name FROM scopes ORDER BY name")
+        ]
