@@ -30,14 +30,18 @@ class Interval(_Part):
 class PreferenceFigures(_Part):
     """How the candidate orders held-out replies by how people voted.
 
-    `margin`: mean implicit reward (log-probability of the reply under the candidate minus under the
-    reference, nats per token) of liked replies minus that of disliked ones, or chosen minus rejected.
+    The implicit reward of a reply is its log-probability under the candidate minus under the base, nats.
+    `margin`: mean reward of liked replies minus that of disliked ones, or chosen minus rejected.
     `accuracy`: share of (liked, disliked) combinations and of pairs in the right order (an AUC; 0.5 is chance).
-    `length_baseline`: the same share for the rule "the longer reply wins".
+    `p_value`: how often thumbs dealt out at random over the same replies give this accuracy or more.
+    `over_live`: accuracy of the candidate minus that of the live adapter; None without a live adapter.
+    `length_baseline`: the accuracy of the rule "the longer reply wins".
     """
 
     margin: Interval
     accuracy: Interval
+    p_value: float = 1.0
+    over_live: Interval | None = None
     length_baseline: float
     liked: int
     disliked: int
@@ -48,18 +52,21 @@ class PreferenceFigures(_Part):
 class SystemFigures(_Part):
     """One system's own behaviour on fixed prompts and texts.
 
-    `keep_score`: share of the keep-set passed, in [0, 1]. `perplexity`: exp of mean nats a token on
+    `keep_score`: share of the keep-set passed, in [0, 1]; `keep_parts` the same by kind of item. `perplexity`: exp of mean nats a token on
     reference text. `kl_to_base`: mean nats a token on the base's own replies. `median_words`,
-    `repetition` (share of repeated 4-grams), `empty` and `unfinished` (share cut by the length limit)
-    are of sampled replies to held-out prompts.
+    `repetition` (mean share of a reply's repeated 4-grams), `distinct_2` (distinct 2-grams over all
+    2-grams), `empty` and `unfinished` (share cut by the length limit) are of sampled replies to held-out
+    prompts.
     """
 
     keep_score: float
     keep_n: int
+    keep_parts: dict[str, float] = {}
     perplexity: float
     kl_to_base: float
     median_words: float
     repetition: float
+    distinct_2: float = 0.0
     empty: float
     unfinished: float
     samples: int

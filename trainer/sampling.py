@@ -1,0 +1,136 @@
+"""Draw replies from one system for measuring: batched, seeded, no work for rows that have ended.
+
+Every prompt has its own row of uniform numbers, so a reply depends on the seed and its place in the list,
+not on what shares its batch, and all systems meet the same luck. Not the server's engine: a report must
+not depend on how replies are served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainer.scoring import System, Systems, left_padded
+
+CANDIDATE_TOKENS = 512
+"""A draw looks at this many of the likeliest tokens at most; what lies beyond is under 1 - top_p."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A reply: its tokens without the end token, and whether the model ended it itself."""
+
+    token_ids: list[int]
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How replies are drawn; `temperature` 0 is greedy."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    batch: int = 20
+
+
+def draw_replies(
+    systems: Systems,
+    system: System,
+    prompts: Sequence[Sequence[int]],
+    end_ids: frozenset[int],
+    drawing: Drawing,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+) -> list[Drawn]:
+    """Answer every prompt (token ids, generation prompt included), in the order given."""
+    generator = torch.Generator().manual_seed(drawing.seed)
+    luck = torch.rand((len(prompts), drawing.max_tokens), generator=generator)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    drawn: dict[int, Drawn] = {}
+    for start in range(0, len(order), drawing.batch):
+        places = order[start : start + drawing.batch]
+        with systems.using(system) as causal:
+            batch = _Batch(causal, [prompts[i] for i in places], luck[places], systems.device)
+            for place, reply in zip(places, batch.run(end_ids, drawing), strict=True):
+                drawn[place] = reply
+        on_progress(len(drawn) / len(prompts))
+    return [drawn[place] for place in range(len(prompts))]
+
+
+class _Batch:
+    """Rows that decode together; `rows` says which of them still run."""
+
+    def __init__(
+        self, causal: Any, prompts: list[Sequence[int]], luck: torch.Tensor, device: torch.device
+    ) -> None:
+        self.causal, self.luck = causal, luck.to(device)
+        inputs = left_padded(prompts, device)
+        self.ids = inputs["input_ids"]  # (R, T) at first, (R, 1) after
+        self.mask = inputs["attention_mask"]  # (R, T so far)
+        self.positions = inputs["position_ids"]
+        self.cache: Any = None
+        self.rows = list(range(len(prompts)))
+        self.tokens: list[list[int]] = [[] for _ in prompts]
+        self.finished = [False] * len(prompts)
+
+    def run(self, end_ids: frozenset[int], drawing: Drawing) -> list[Drawn]:
+        for step in range(drawing.max_tokens):
+            chosen = choose(self._forward(), self.luck[self.rows, step], drawing)
+            for row, token in zip(self.rows, chosen.tolist(), strict=True):
+                if token in end_ids:
+                    self.finished[row] = True
+                else:
+                    self.tokens[row].append(token)
+            if not self._drop_finished(chosen):
+                break
+        return [Drawn(ids, done) for ids, done in zip(self.tokens, self.finished, strict=True)]
+
+    def _forward(self) -> torch.Tensor:
+        """One step; returns the next token's logits, (R, vocab) float32."""
+        out = self.causal(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache = out.past_key_values
+        return out.logits[:, -1].float()  # type: ignore[no-any-return]
+
+    def _drop_finished(self, chosen: torch.Tensor) -> bool:
+        """Take ended rows out of the batch and its cache; say whether any row runs on."""
+        keep = [place for place, row in enumerate(self.rows) if not self.finished[row]]
+        ids, last = chosen[:, None], self.positions[:, -1:]
+        if len(keep) < len(self.rows) and keep:
+            index = torch.tensor(keep, device=chosen.device)
+            self.cache.batch_select_indices(index)
+            ids, last, self.mask = ids[index], last[index], self.mask[index]
+        self.rows = [self.rows[place] for place in keep]
+        self.ids, self.positions = ids, last + 1
+        self.mask = torch.cat([self.mask, self.mask.new_ones((len(self.mask), 1))], dim=1)
+        return bool(keep)
+
+
+def choose(logits: torch.Tensor, luck: torch.Tensor, drawing: Drawing) -> torch.Tensor:
+    """Return the next token of each row, (R,), from logits (R, vocab) and uniform numbers (R,).
+
+    Draws from the smallest set of likeliest tokens with at least `top_p` probability at `temperature`, by
+    inverting its cumulative distribution at `luck`.
+    """
+    if drawing.temperature == 0:
+        return logits.argmax(dim=-1)
+    scaled = logits / drawing.temperature
+    top, tokens = scaled.topk(
+        min(CANDIDATE_TOKENS, logits.shape[-1]), dim=-1
+    )  # (R, k) likeliest first
+    probability = (top - scaled.logsumexp(dim=-1, keepdim=True)).exp()
+    before = probability.cumsum(dim=-1) - probability
+    probability = probability.where(before < drawing.top_p, 0.0)
+    cumulative = probability.cumsum(dim=-1)
+    place = (cumulative < luck[:, None] * cumulative[:, -1:]).sum(dim=-1, keepdim=True)
+    return tokens.gather(-1, place.clamp(max=tokens.shape[-1] - 1)).squeeze(-1)
