@@ -19,7 +19,8 @@ class _Part(BaseModel):
 
 
 class Interval(_Part):
-    """A figure with its 95 % bootstrap interval (persons resampled) and how many rows it stands on."""
+    """A figure with its 95 % bootstrap interval (persons resampled) and how many rows it stands
+    on."""
 
     value: float
     low: float
@@ -30,12 +31,13 @@ class Interval(_Part):
 class PreferenceFigures(_Part):
     """How the candidate orders held-out replies by how people voted.
 
-    The implicit reward of a reply is its log-probability under the candidate minus under the base, nats.
-    `margin`: mean reward of liked replies minus that of disliked ones, or chosen minus rejected.
-    `accuracy`: share of (liked, disliked) combinations and of pairs in the right order (an AUC; 0.5 is chance).
-    `p_value`: how often thumbs dealt out at random over the same replies give this accuracy or more.
-    `over_live`: accuracy of the candidate minus that of the live adapter; None without a live adapter.
-    `length_baseline`: the accuracy of the rule "the longer reply wins".
+    The implicit reward of a reply is its log-probability under the candidate minus under the base,
+    nats. `margin`: mean reward of liked replies minus that of disliked ones, or chosen minus
+    rejected. `accuracy`: share of (liked, disliked) combinations and of pairs in the right order
+    (an AUC; 0.5 is chance). `p_value`: how often thumbs dealt out at random over the same replies
+    give this accuracy or more. `over_live`: accuracy of the candidate minus that of the live
+    adapter; None without a live adapter. `length_baseline`: the accuracy of the rule "the longer
+    reply wins".
     """
 
     margin: Interval
@@ -52,11 +54,11 @@ class PreferenceFigures(_Part):
 class SystemFigures(_Part):
     """One system's own behaviour on fixed prompts and texts.
 
-    `keep_score`: share of the keep-set passed, in [0, 1]; `keep_parts` the same by kind of item. `perplexity`: exp of mean nats a token on
-    reference text. `kl_to_base`: mean nats a token on the base's own replies. `median_words`,
-    `repetition` (mean share of a reply's repeated 4-grams), `distinct_2` (distinct 2-grams over all
-    2-grams), `empty` and `unfinished` (share cut by the length limit) are of sampled replies to held-out
-    prompts.
+    `keep_score`: share of the keep-set passed, in [0, 1]; `keep_parts` the same by kind of item.
+    `perplexity`: exp of mean nats a token on reference text. `kl_to_base`: mean nats a token on the
+    base's own replies. `median_words`, `repetition` (mean share of a reply's repeated 4-grams),
+    `distinct_2` (distinct 2-grams over all 2-grams), `empty` and `unfinished` (share cut by the
+    length limit) are of sampled replies to held-out prompts.
     """
 
     keep_score: float

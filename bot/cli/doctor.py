@@ -1,0 +1,139 @@
+"""`thumbtune doctor`: look at everything a running bot needs; each line is ok or says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+
+from bot.cli.common import (
+    ConfigOption,
+    DataDirOption,
+    Exit,
+    JsonOption,
+    Output,
+    run,
+    settings_or_exit,
+)
+from bot.schedule import cron_trigger
+from bot.world import open_database
+from core.errors import ThumbtuneError
+from core.files import free_bytes
+from core.settings import Settings, available_cores
+
+MIN_FREE_BYTES = 2 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, whether it is fine, what was found or what to do."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+def doctor(
+    config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
+) -> None:
+    """Check settings, model, database, disk, threads, GPU and the launcher."""
+    settings = settings_or_exit(config, data_dir)
+    output = Output(as_json)
+
+    async def main() -> Exit:
+        findings = [await _look(name, check, settings) for name, check in CHECKS]
+        for finding in findings:
+            mark = "[green]ok[/]  " if finding.ok else "[bold red]look[/]"
+            output.console.print(f"{mark} {finding.name:<10} ", end="")
+            output.say(finding.text)
+        output.result({finding.name: finding for finding in findings})
+        return Exit.OK if all(finding.ok for finding in findings) else Exit.FAILED
+
+    raise typer.Exit(run(main))
+
+
+async def _look(
+    name: str, check: Callable[[Settings], Awaitable[str]], settings: Settings
+) -> Finding:
+    try:
+        return Finding(name, True, await check(settings))
+    except (ThumbtuneError, OSError) as error:
+        return Finding(name, False, str(error))
+
+
+async def _config(settings: Settings) -> str:
+    if settings.schedule.cron:
+        cron_trigger(settings.schedule.cron)
+    return f"{settings.config_file or 'none; every default holds'}; data in {settings.data_dir}"
+
+
+async def _packages(_: Settings) -> str:
+    try:
+        return ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl"))
+    except PackageNotFoundError as error:
+        raise ThumbtuneError(f"{error} is not installed; run: make run") from None
+
+
+async def _model(settings: Settings) -> str:
+    from serving.base import prepare_base
+
+    base = await asyncio.to_thread(prepare_base, settings.model, settings.data_dir, lambda _: None)
+    return f"{base.name} in {base.path}, sha256 {base.sha256[:12]}"
+
+
+async def _database(settings: Settings) -> str:
+    async with open_database(settings) as database:
+        stats = await database.run(lambda db: db.feedback.stats(None))
+    size_mb = settings.database_path.stat().st_size / 1e6
+    kept = "encrypted" if settings.db_key else "not encrypted (set THUMBTUNE_DB_KEY to encrypt)"
+    return f"{settings.database_path}, {size_mb:.1f} MB, {kept}; people: {stats.get('people', 0)}"
+
+
+async def _disk(settings: Settings) -> str:
+    free = free_bytes(settings.data_dir)
+    if free < MIN_FREE_BYTES:
+        raise ThumbtuneError(
+            f"{free / 1e9:.1f} GB free where {settings.data_dir} lies; a run wants 2 GB: make room"
+        )
+    return f"{free / 1e9:.0f} GB free"
+
+
+async def _threads(settings: Settings) -> str:
+    cores, load = available_cores(), os.getloadavg()[0]
+    return (
+        f"{cores} cores (load {load:.1f}): chat {settings.serving_threads}, or "
+        f"{settings.serving_threads_while_training} beside a run's {settings.training_threads}"
+    )
+
+
+async def _device(settings: Settings) -> str:
+    from serving.base import resolve_device, resolve_dtype
+
+    device = resolve_device(settings.model.device)
+    dtype = resolve_dtype(settings.model.dtype, device)
+    note = "" if device.type == "cuda" else " (no CUDA GPU: small models only; a GPU trains 50 times faster)"
+    return f"{device}, {str(dtype).removeprefix('torch.')}{note}"
+
+
+async def _runs(settings: Settings) -> str:
+    async with open_database(settings) as database:
+        active = await database.run(lambda db: db.runs.active())
+    if not active:
+        return "local: training runs as a process of this machine; none is running"
+    return "local: " + ", ".join(f"{item.id} is {item.state}" for item in active)
+
+
+CHECKS: tuple[tuple[str, Callable[[Settings], Awaitable[str]]], ...] = (
+    ("config", _config),
+    ("packages", _packages),
+    ("model", _model),
+    ("database", _database),
+    ("disk", _disk),
+    ("threads", _threads),
+    ("device", _device),
+    ("launcher", _runs),
+)

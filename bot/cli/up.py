@@ -1,0 +1,86 @@
+"""`thumbtune up`: everything in one process; on a terminal it opens the chat, else it says it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from bot.cli.common import ConfigOption, DataDirOption, JsonOption, Output, run, settings_or_exit
+from bot.cli.terminal import Terminal
+from bot.running import Housekeeping
+from bot.schedule import TrainingSchedule
+from bot.world import World, open_world, prepare_base
+from core.settings import Settings
+
+
+def up(
+    config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
+) -> None:
+    """Start the engine and the schedule; on a terminal, chat. Ends with Ctrl-C or a termination signal."""
+    settings = settings_or_exit(config, data_dir)
+    output = Output(as_json)
+
+    async def main() -> None:
+        async with running_world(settings, output) as (world, schedule):
+            if sys.stdin.isatty() and sys.stdout.isatty():
+                await Terminal(world, output.console).run()
+                return
+            status = _status(world, schedule.next_time() if schedule.active else None)
+            output.say(f"serving: {status}; stop with Ctrl-C")
+            output.result({"status": "serving", "pid": os.getpid(), "base": world.base.name})
+            await _until_signalled()
+            output.say("stopping")
+
+    run(main)
+
+
+def prepare(
+    config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
+) -> None:
+    """Fetch or convert the base model, once, and stop."""
+    settings = settings_or_exit(config, data_dir)
+    output = Output(as_json)
+
+    async def main() -> None:
+        base = await prepare_base(settings, output.say)
+        output.say(f"{base.name} is ready in {base.path}")
+        output.result(base)
+
+    run(main)
+
+
+@asynccontextmanager
+async def running_world(
+    settings: Settings, output: Output
+) -> AsyncIterator[tuple[World, TrainingSchedule]]:
+    """Open a world with its schedule and housekeeping, as a bot runs it."""
+    async with open_world(settings, output.say) as world:
+        schedule = TrainingSchedule(world.database, world.learning, settings.schedule)
+        housekeeping = Housekeeping(world, output.say)
+        try:
+            await housekeeping.start()
+            await schedule.start()
+            yield world, schedule
+        finally:
+            await schedule.close()
+            await housekeeping.close()
+
+
+def _status(world: World, due: datetime | None) -> str:
+    stats = world.engine.stats()
+    adapters = ", ".join(stats.adapters) or "none"
+    when = f"{due:%Y-%m-%d %H:%M} UTC" if due else "off"
+    return f"{world.base.name}, adapters resident: {adapters}, next training look: {when}"
+
+
+async def _until_signalled() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    await stop.wait()

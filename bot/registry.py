@@ -1,0 +1,149 @@
+"""Which adapter speaks in each scope: keeps the engine in step with the database's pointers.
+
+The database says which adapter is live; this makes it resident, warms it, and only then lets new replies use
+it. Another process may flip a pointer (`thumbtune adapters promote`): a watcher sees the commit and follows
+within a fraction of a second. An adapter the engine refuses is taken back, with an audit line, and what spoke
+before goes on. Knows nothing of how adapters are trained or judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import AdapterRefused, ThumbtuneError
+from core.generation import BASE, Engine
+from core.records import Scope
+from storage.aio import AsyncDatabase
+
+log = logging.getLogger(__name__)
+WATCH_INTERVAL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A change of the speaking adapter; `refused` holds the reason if it was taken back."""
+
+    scope: str
+    old: str
+    new: str
+    refused: str = ""
+
+
+class AdapterRegistry:
+    """The adapters in memory, by scope. All methods run on the event loop."""
+
+    def __init__(self, database: AsyncDatabase, engine: Engine, data_dir: Path) -> None:
+        self._database = database
+        self._engine = engine
+        self._data_dir = data_dir
+        self._speaking: dict[str, str] = {}
+        self._resident: set[str] = set()
+        self._listeners: list[Callable[[Swap], None]] = []
+        self._lock = asyncio.Lock()
+        self._watcher: asyncio.Task[None] | None = None
+
+    # -- life
+
+    async def start(self) -> None:
+        """Bring every scope's live adapter into the engine and follow changes from now on."""
+        for scope in await self._database.run(lambda db: db.scopes.list()):
+            await self._follow(scope)
+        self._watcher = asyncio.create_task(self._watch(), name="adapter-watcher")
+
+    async def close(self) -> None:
+        """Stop following. Idempotent."""
+        if self._watcher:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+            self._watcher = None
+
+    def on_swap(self, listener: Callable[[Swap], None]) -> None:
+        """Call `listener` on the event loop after each change of the speaking adapter."""
+        self._listeners.append(listener)
+
+    # -- reading
+
+    async def speaking(self, scope: str) -> str:
+        """Return the adapter for a new reply in `scope`; it is resident."""
+        if scope not in self._speaking:
+            await self._follow(await self._database.run(lambda db: db.scopes.ensure(scope)))
+        return self._speaking[scope]
+
+    # -- following the pointers
+
+    async def sync(self) -> None:
+        """Follow every pointer now; returns once the engine and the database agree."""
+        for scope in await self._database.run(lambda db: db.scopes.list()):
+            await self._follow(scope)
+
+    async def ensure_resident(self, name: str) -> None:
+        """Make a published adapter resident without letting it speak. Raises AdapterRefused or NotFound."""
+        if name == BASE or name in self._resident:
+            return
+        record = await self._database.run(lambda db: db.adapters.get(name))
+        await self._engine.load(name, self._data_dir / record.directory)
+        await self._engine.warm(name)
+        self._resident.add(name)
+
+    async def _watch(self) -> None:
+        seen = await self._database.run(lambda db: db.change_counter())
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            try:
+                counter = await self._database.run(lambda db: db.change_counter())
+                if counter != seen:
+                    seen = counter
+                    await self.sync()
+            except ThumbtuneError:
+                log.exception("could not follow the adapter pointers; trying again")  # the chat must go on
+
+    async def _follow(self, scope: Scope) -> None:
+        async with self._lock:
+            old = self._speaking.get(scope.name)
+            new = scope.live or BASE
+            if old == new:
+                return
+            try:
+                await self.ensure_resident(new)
+            except ThumbtuneError as error:
+                await self._take_back(scope, old, str(error))
+                return
+            self._speaking[scope.name] = new
+            if old is not None:
+                self._announce(Swap(scope.name, old, new))
+            await self._make_room(scope)
+
+    async def _take_back(self, scope: Scope, old: str | None, reason: str) -> None:
+        """The engine refused the live adapter: point back at what spoke before and say so."""
+        log.error("adapter %s cannot be loaded: %s", scope.live, reason)
+        fallback = old or BASE
+        refused = scope.live or BASE
+        try:
+            await self.ensure_resident(fallback)
+        except AdapterRefused:
+            fallback = BASE
+        self._speaking[scope.name] = fallback
+        await self._database.run(
+            lambda db: db.adapters.withdraw(
+                refused, fallback=None if fallback == BASE else fallback, reason=reason
+            )
+        )
+        self._announce(Swap(scope.name, refused, fallback, refused=reason))
+
+    async def _make_room(self, changed: Scope) -> None:
+        """Unload what no scope points at any more; a running reply keeps its adapter until it ends."""
+        scopes = await self._database.run(lambda db: db.scopes.list())
+        wanted = set(self._speaking.values()) | {changed.live, changed.previous, changed.canary}
+        for scope in scopes:
+            wanted |= {scope.live, scope.previous, scope.canary}
+        for name in sorted(self._resident - {name for name in wanted if name}):
+            self._resident.discard(name)
+            asyncio.get_running_loop().create_task(self._engine.unload(name), name=f"unload-{name}")
+
+    def _announce(self, swap: Swap) -> None:
+        for listener in self._listeners:
+            listener(swap)

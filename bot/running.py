@@ -1,0 +1,78 @@
+"""What a long-running bot does beside chatting: recover, share out cores, forget old talk.
+
+At start, runs of dead processes go on; while any process trains, the model's thread pool shrinks so that the
+two do not fight for cores (two pools on one core run 20 times slower); once an hour, conversations past their
+retention are deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bot.world import World
+from core.errors import ThumbtuneError
+from core.records import Run, utc_text
+
+log = logging.getLogger(__name__)
+SHARE_INTERVAL_S = 1.0
+EXPIRE_INTERVAL_S = 3600.0
+
+
+class Housekeeping:
+    """Background tasks of one running world; every one is referenced and cancelled on close."""
+
+    def __init__(self, world: World, say: Callable[[str], None]) -> None:
+        self._world = world
+        self._say = say
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Resume orphaned runs and begin the periodic work."""
+        for run in await self._world.learning.orphans():
+            self._say(f"{run.id} was cut off while {run.state}; going on with it")
+            self._spawn(self._resume(run), f"resume-{run.id}")
+        self._spawn(self._share_cores(), "share-cores")
+        self._spawn(self._expire(), "expire")
+
+    async def close(self) -> None:
+        """Cancel everything and wait for it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    async def _resume(self, run: Run) -> None:
+        try:
+            outcome = await self._world.learning.resume(run.id, actor="restart")
+            self._say(f"{run.id}: {outcome.run.state}: {outcome.run.detail}")
+        except ThumbtuneError as error:
+            self._say(f"{run.id} failed: {error}")
+
+    async def _share_cores(self) -> None:
+        settings, engine = self._world.settings, self._world.engine
+        current = settings.serving_threads
+        while True:
+            training = await self._world.database.run(lambda db: bool(db.runs.active()))
+            wanted = (
+                settings.serving_threads_while_training if training else settings.serving_threads
+            )
+            if wanted != current:
+                await engine.set_threads(wanted)
+                current = wanted
+            await asyncio.sleep(SHARE_INTERVAL_S)
+
+    async def _expire(self) -> None:
+        days = self._world.settings.privacy.retention_days
+        while days:
+            before = utc_text(datetime.now(UTC) - timedelta(days=days))
+            removed = await self._world.database.run(lambda db: db.conversations.expire(before))  # noqa: B023
+            if removed:
+                log.info("%d conversations older than %d days deleted", removed, days)
+            await asyncio.sleep(EXPIRE_INTERVAL_S)

@@ -1,0 +1,126 @@
+"""When training starts by itself: a cron time, or enough new signals from enough people.
+
+APScheduler keeps the times; the database keeps what happened. A cron run missed while the bot was down is
+caught up once: at start, the last time it should have fired is compared with the last run. One run at a time
+for each scope.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from bot.learning import LearningService, OnProgress, quiet
+from core.errors import ConfigError, RunInProgress, ThumbtuneError
+from core.records import parse_time
+from core.settings import ScheduleSettings
+from storage.aio import AsyncDatabase
+
+log = logging.getLogger(__name__)
+
+
+def cron_trigger(cron: str) -> CronTrigger:
+    """Read a five-field cron expression in UTC; raises ConfigError."""
+    try:
+        return CronTrigger.from_crontab(cron, timezone=UTC)
+    except ValueError as error:
+        raise ConfigError([f"schedule.cron: {cron!r} is not a cron expression: {error}"]) from None
+
+
+class TrainingSchedule:
+    """Starts runs in the running process. Start it on the event loop."""
+
+    def __init__(
+        self,
+        database: AsyncDatabase,
+        learning: LearningService,
+        settings: ScheduleSettings,
+        on_progress: OnProgress = quiet,
+    ) -> None:
+        self._database = database
+        self._learning = learning
+        self._settings = settings
+        self._on_progress = on_progress
+        self._scheduler = AsyncIOScheduler(timezone=UTC)
+
+    @property
+    def active(self) -> bool:
+        """Say whether anything is scheduled at all."""
+        return bool(self._settings.cron or self._settings.min_votes)
+
+    async def start(self) -> None:
+        """Begin to keep time, and catch up a missed cron run. Raises ConfigError."""
+        grace_s = int(3600 * self._settings.misfire_grace_hours)
+        options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": grace_s}
+        if self._settings.cron:
+            trigger = cron_trigger(self._settings.cron)
+            missed = await self._missed(trigger)
+            first = {"next_run_time": datetime.now(UTC)} if missed else {}
+            self._scheduler.add_job(self.train_all, trigger, args=["cron"], id="cron", **options, **first)
+        if self._settings.min_votes:
+            every = IntervalTrigger(seconds=60 * self._settings.check_minutes, timezone=UTC)
+            self._scheduler.add_job(self.train_ready, every, id="votes", **options)
+        self._scheduler.start()
+
+    async def close(self) -> None:
+        """Stop keeping time. Idempotent."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    def next_time(self) -> datetime | None:
+        """Return when the next job is due, or None."""
+        times = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
+        return min(times, default=None)
+
+    async def train_ready(self) -> list[str]:
+        """Train each scope with enough new signals from enough people; return those started."""
+        started = []
+        for scope in await self._database.run(lambda db: db.scopes.list()):
+            name = scope.name
+            votes, people = await self._database.run(lambda db, name=name: db.feedback.waiting(name))
+            enough = votes >= self._settings.min_votes and people >= self._settings.min_people
+            if enough and scope.training_enabled:
+                await self._train(name, f"threshold: {votes} new signals from {people} people")
+                started.append(name)
+        return started
+
+    async def train_all(self, why: str) -> list[str]:
+        """Train each scope that has anything new; return those started."""
+        started = []
+        for scope in await self._database.run(lambda db: db.scopes.list()):
+            name = scope.name
+            votes, _ = await self._database.run(lambda db, name=name: db.feedback.waiting(name))
+            if votes and scope.training_enabled:
+                await self._train(name, why)
+                started.append(name)
+        return started
+
+    async def _train(self, scope: str, why: str) -> None:
+        log.info("scheduled training of %s (%s)", scope, why)
+        try:
+            await self._learning.retrain(scope, actor="schedule", on_progress=self._on_progress)
+        except RunInProgress as error:
+            log.info("not started: %s", error)
+        except ThumbtuneError:
+            log.exception("scheduled training of %s failed", scope)  # the next time must still come
+
+    async def _missed(self, trigger: CronTrigger) -> bool:
+        """Say whether the cron time last passed since the bot was last seen at work, within the grace."""
+        now = datetime.now(UTC)
+        since = now - timedelta(hours=self._settings.misfire_grace_hours)
+        runs = await self._database.run(lambda db: db.runs.list(limit=1))
+        waiting = False
+        for scope in await self._database.run(lambda db: db.scopes.list()):
+            name = scope.name
+            votes, _ = await self._database.run(lambda db, name=name: db.feedback.waiting(name))
+            waiting = waiting or votes > 0
+        if not waiting:
+            return False
+        if runs:
+            since = max(since, parse_time(runs[0].created_at))
+        due = trigger.get_next_fire_time(None, since)
+        return due is not None and due <= now
