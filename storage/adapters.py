@@ -209,7 +209,8 @@ class AdapterStore:
     def _mark(self, name: str, state: AdapterState, detail: str = "") -> None:
         """Set a state; an empty detail leaves the old one."""
         self._connection.run(
-            "UPDATE adapters SET state = ?, detail = coalesce(nullif(?, ''), detail) WHERE name = ?",
+            """UPDATE adapters SET state = ?, detail = coalesce(nullif(?, ''), detail)
+            WHERE name = ?""",
             (state, detail, name),
         )
 

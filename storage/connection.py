@@ -11,19 +11,19 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from core.errors import NotFound, StorageError, WrongKey
 
 PLAIN_HEADER = b"SQLite format 3\x00"
 QUICK_CHECK_LIMIT_BYTES = 16 << 20
 """Up to this size the whole file is checked at each open (about 3 ms a MiB encrypted, less plain);
-above it only what SQLite itself compares: header, key of the first page, page count against the file's size."""
+above it only what SQLite itself compares: the first page (and its key), page count against file size.
+"""
 
 _SAMPLE_BYTES = 4096
-_RANDOM_DISTINCT_BYTES = (
-    200  # 4096 random bytes hold about 256 distinct values, text holds under 100
-)
+_RANDOM_DISTINCT_BYTES = 200
+"""4096 random bytes hold about 256 distinct values, text under 100."""
 
 Row = dict[str, Any]
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -53,10 +53,9 @@ class Connection:
         try:
             yield
             self.run("COMMIT")
-        except BaseException:
-            if self.raw.in_transaction:
+        finally:
+            if self.raw.in_transaction:  # the block or the commit failed
                 self.run("ROLLBACK")
-            raise
 
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         """Execute one statement; return how many rows it changed."""
@@ -123,17 +122,16 @@ def connect(path: Path, *, key: str | None = None, busy_timeout_s: float = 10.0)
 
 def open_unchecked(path: Path, *, key: str | None, busy_timeout_s: float = 10.0) -> Connection:
     """Open without looking at the content. For this package's own conversions only."""
-    module: Any = _sqlcipher() if key else sqlite3
-    try:
-        raw = module.connect(str(path), timeout=busy_timeout_s, isolation_level=None)
-    except module.Error as error:
-        raise StorageError(
-            f"{path}: cannot be opened ({error}); check that the directory exists and may be written"
-        ) from error
+    connection = _open(_sqlcipher() if key else sqlite3, path, busy_timeout_s)
     if key:
-        raw.execute("PRAGMA cipher_log_level = NONE")  # a wrong key is told by an error, not on stderr
-        raw.execute(f"PRAGMA key = {quoted(key)}")
-    return Connection(cast(sqlite3.Connection, raw), path, module.Error)
+        connection.run("PRAGMA cipher_log_level = NONE")  # a wrong key raises; stderr stays clean
+        connection.run(f"PRAGMA key = {quoted(key)}")
+    return connection
+
+
+def open_plain_for_encryption(path: Path, *, busy_timeout_s: float) -> Connection:
+    """Open a plain database with SQLCipher, which alone can export it encrypted."""
+    return _open(_sqlcipher(), path, busy_timeout_s)
 
 
 def check_whole(connection: Connection) -> None:
@@ -175,6 +173,16 @@ def explain(error: Exception, path: Path) -> Exception:
 
 
 # -- private
+
+
+def _open(driver: Any, path: Path, busy_timeout_s: float) -> Connection:
+    try:
+        raw = driver.connect(str(path), timeout=busy_timeout_s, isolation_level=None)
+    except driver.Error as error:
+        raise StorageError(
+            f"{path}: cannot be opened ({error}); check that its directory is there and writable"
+        ) from error
+    return Connection(raw, path, driver.Error)
 
 
 def _sqlcipher() -> Any:

@@ -75,7 +75,7 @@ class ConversationStore:
         return turn
 
     def reset(self, conversation_id: str, *, actor: str = "system") -> None:
-        """Let the history begin anew; what was said stays stored but is shown to the model no more."""
+        """Let the history begin anew; what was said stays stored, out of the model's sight."""
         with self._connection.transaction():
             self._require(conversation_id)
             self._connection.run(
@@ -120,5 +120,5 @@ class ConversationStore:
     def _require(self, conversation_id: str) -> None:
         if not self._connection.one("SELECT 1 FROM conversations WHERE id = ?", (conversation_id,)):
             raise NotFound(
-                f"conversation {conversation_id!r}: there is no such conversation (it may have expired)"
+                f"conversation {conversation_id!r}: no such conversation (it may have expired)"
             )

@@ -31,7 +31,7 @@ _STEPS = {
         WHERE id IN (SELECT reply_id FROM reply_authors WHERE person_id = :person)""",
     "turns": "DELETE FROM turns WHERE person_id = :person",
 }
-"""Order matters: a conversation that was theirs alone is found before, by `_alone`, and goes last."""
+"""In this order, after the conversations that were theirs alone are found and before those go."""
 
 
 def forget_person(connection: Connection, person_id: str) -> dict[str, int]:

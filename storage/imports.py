@@ -44,7 +44,7 @@ class ImportStore:
         self._scopes = scopes
 
     def add(self, signal: ImportedSignal) -> bool:
-        """Store a signal; False if it was there already. Consent counts as given, unless refused."""
+        """Store a signal; False if it was there. Consent counts as given, unless refused."""
         with self._connection.transaction():
             self._scopes.ensure(signal.scope)
             person = self._person(signal)
@@ -87,7 +87,8 @@ class ImportStore:
         )
         self._connection.run(
             """INSERT INTO replies(id, conversation_id, scope, prompt, text, adapter, sampling,
-            state, finish_reason, origin, content_sha256, at) VALUES (?, ?, ?, ?, ?, ?, ?, 'done', 'stop', ?, ?, ?)""",
+            state, finish_reason, origin, content_sha256, at)
+            VALUES (?, ?, ?, ?, ?, ?, ?, 'done', 'stop', ?, ?, ?)""",
             (
                 reply_id,
                 conversation,
@@ -107,7 +108,7 @@ class ImportStore:
     def _put(
         self, signal: ImportedSignal, reply_id: str, other_id: str | None, person: Person
     ) -> bool:
-        """Write the feedback row unless it says the same already (a time not given is no difference)."""
+        """Write the row unless it says the same already (a time not given is no difference)."""
         slot = "vote" if signal.kind in ("up", "down") else signal.kind
         before = self._connection.one(
             """SELECT id, kind, text, other_reply_id, at FROM feedback

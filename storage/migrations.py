@@ -23,7 +23,7 @@ def m001_create_tables(db: sqlite_utils.Database) -> None:
 
 @migrations()
 def m002_create_trials(db: sqlite_utils.Database) -> None:
-    """Make the tallies of canaries and arenas, and the index a reply's newest version is found by."""
+    """Make the tallies of canaries and arenas, and an index from a reply to its versions."""
     db.execute(
         """CREATE TABLE trials (
             id TEXT PRIMARY KEY,
@@ -45,7 +45,7 @@ def m002_create_trials(db: sqlite_utils.Database) -> None:
 
 @migrations()
 def m003_track_who_a_run_learnt_from(db: sqlite_utils.Database) -> None:
-    """Keep who stands behind each run, so that forgetting somebody finds the adapters to retrain."""
+    """Keep who stands behind each run: forgetting somebody finds the adapters to retrain."""
     db.execute(
         """CREATE TABLE run_people (
             run_id TEXT NOT NULL REFERENCES runs(id) ON DELETE CASCADE,

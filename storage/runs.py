@@ -96,7 +96,7 @@ class RunStore:
             return self.get(run_id)
 
     def set_examples(self, run_id: str, feedback_ids: Iterable[str]) -> int:
-        """Store which feedback a run uses, and who stands behind it; return how many. Idempotent."""
+        """Store which feedback a run uses and who stands behind it; return how many."""
         rows = [(run_id, feedback_id) for feedback_id in sorted(set(feedback_ids))]
         with self._connection.transaction():
             self.get(run_id)
@@ -216,6 +216,6 @@ class RunStore:
         others = [run for run in self.active(scope) if run.id != beside]
         if others:
             raise RunInProgress(
-                f"scope {scope}: run {others[0].id} is {others[0].state}; wait for it, or cancel it "
-                f"with `thumbtune runs cancel {others[0].id}`"
+                f"scope {scope}: run {others[0].id} is {others[0].state}; wait for it, or "
+                f"cancel it with `thumbtune runs cancel {others[0].id}`"
             )

@@ -48,7 +48,7 @@ def check_schema(connection: Connection) -> None:
     }
     if names and _OURS not in names:
         raise StorageError(
-            f"{connection.path}: a database of another program (it holds {', '.join(sorted(names)[:3])}); "
+            f"{connection.path}: another program's database (with {', '.join(sorted(names)[:3])}); "
             "set storage.file to another name"
         )
     unknown = _applied(connection) - _known()

@@ -1,4 +1,7 @@
-"""Scopes: the worlds with an adapter family of their own. Their pointers are moved by storage.adapters."""
+"""Scopes: the worlds with an adapter family of their own.
+
+Their pointers (live, previous, canary) are moved by storage.adapters only.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class ScopeStore:
     # -- writing
 
     def ensure(self, name: str) -> Scope:
-        """Return the scope, made if it is new. Raises InvalidInput for a name no directory could have."""
+        """Return the scope, made if new. Raises InvalidInput for a name no directory could have."""
         row = self._row(name)
         if row:
             return row
