@@ -1,0 +1,85 @@
+"""A chat as prompt tokens that fit: the oldest messages go first, the system's and the last one stay.
+
+Knows the tokenizer and its chat template, not the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.errors import InvalidInput
+from core.generation import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads. `cut_tokens` counts what was cut from the left of a last message too long."""
+
+    token_ids: tuple[int, ...]
+    dropped_messages: int
+    cut_tokens: int
+
+
+def fit_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], limit: int
+) -> Prompt:
+    """Render a chat in at most `limit` tokens; raises InvalidInput for a chat the template refuses."""
+    if not messages:
+        raise InvalidInput("a request needs at least one message")
+    system = [messages[0]] if messages[0].role == "system" and len(messages) > 1 else []
+    turns = list(messages[len(system) :])
+    first = 0
+    ids = _render(tokenizer, [*system, *turns])
+    while len(ids) > limit and first < len(turns) - 1:
+        first = _next_start(tokenizer, turns, first, len(ids) - limit)
+        ids = _render(tokenizer, [*system, *turns[first:]])
+    if len(ids) <= limit:
+        return Prompt(tuple(ids), first, 0)
+    shorter = _shorten_last(tokenizer, system, turns[-1], len(ids) - limit)
+    kept = _render(tokenizer, [*system, shorter])[-limit:]
+    return Prompt(tuple(kept), first, len(ids) - len(kept))
+
+
+def _next_start(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], first: int, excess: int
+) -> int:
+    """Return where the chat may start so that about `excess` tokens go; a chat starts with a user."""
+    last = len(turns) - 1
+    freed = 0
+    while first < last and (freed < excess or turns[first].role != "user"):
+        freed += len(_encode(tokenizer, turns[first].content))
+        first += 1
+    return first
+
+
+def _shorten_last(
+    tokenizer: PreTrainedTokenizerBase, system: Sequence[Message], message: Message, excess: int
+) -> Message:
+    """Cut about `excess` tokens (and a few for the seam) from the left of a message."""
+    ids = _encode(tokenizer, message.content)
+    kept = ids[min(len(ids), excess + 4) :]
+    return Message(message.role, str(tokenizer.decode(kept)).lstrip("\ufffd"))
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    from jinja2 import TemplateError
+
+    chat = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        roles = " ".join(message.role for message in messages)
+        raise InvalidInput(
+            f"the base model's chat template refuses this chat ({roles}): {error}"
+        ) from error
+    return _encode(tokenizer, str(text))

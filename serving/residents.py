@@ -1,0 +1,113 @@
+"""Which adapters are in memory under which name, who uses them, and who may go.
+
+Lives on the event loop. Immutable names: a name once resident never changes its content. Does not read
+files and does not know the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from core.errors import AdapterRefused, UnknownAdapter
+from serving.lora import LoadedAdapter
+
+
+@dataclass(slots=True, eq=False)
+class _Resident:
+    adapter: LoadedAdapter
+    users: int = 0
+    last_use: int = 0
+    leaving: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Residents:
+    """At most `limit` adapters. `pinned` names never make room for another."""
+
+    def __init__(self, limit: int) -> None:
+        self.pinned: frozenset[str] = frozenset()
+        self._limit = limit
+        self._by_name: dict[str, _Resident] = {}
+        self._uses = 0
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names that new replies may use, sorted."""
+        return tuple(sorted(n for n, resident in self._by_name.items() if not resident.leaving))
+
+    def adapter(self, name: str) -> LoadedAdapter:
+        """Return a resident adapter; raises UnknownAdapter."""
+        return self._present(name).adapter
+
+    def hold(self, adapter: LoadedAdapter | None) -> None:
+        """Count a reply that uses the adapter (None is the base)."""
+        if adapter is not None:
+            resident = self._by_name[adapter.name]
+            resident.users += 1
+            self._uses += 1
+            resident.last_use = self._uses
+
+    def release(self, adapter: LoadedAdapter | None) -> None:
+        """Count a reply that has ended."""
+        if adapter is not None and (resident := self._by_name.get(adapter.name)):
+            resident.users -= 1
+            resident.changed.set()
+
+    def add(self, adapter: LoadedAdapter) -> list[LoadedAdapter]:
+        """Make an adapter resident; return those that had to make room.
+
+        Raises AdapterRefused if the name holds other content or nobody can make room.
+        """
+        old = self._by_name.get(adapter.name)
+        if old is not None:
+            if old.adapter.sha256 != adapter.sha256:
+                raise AdapterRefused(
+                    f"adapter {adapter.name} is resident with content {old.adapter.sha256[:12]}…, found "
+                    f"{adapter.sha256[:12]}…; a name never changes its content: publish a new version"
+                )
+            old.leaving = False
+            old.changed.set()
+            return []
+        evicted = self._make_room(adapter.name)
+        self._uses += 1
+        self._by_name[adapter.name] = _Resident(adapter, last_use=self._uses)
+        return evicted
+
+    async def remove(self, name: str) -> LoadedAdapter | None:
+        """Refuse new replies at once, wait for the last running one, then drop the adapter and return it.
+
+        Returns None if it was added again meanwhile.
+        """
+        resident = self._present(name)
+        resident.leaving = True
+        while resident.users and resident.leaving:
+            resident.changed.clear()
+            await resident.changed.wait()
+        if not resident.leaving:
+            return None
+        del self._by_name[name]
+        return resident.adapter
+
+    def _present(self, name: str) -> _Resident:
+        resident = self._by_name.get(name)
+        if resident is None or resident.leaving:
+            here = ", ".join(self.names()) or "none"
+            raise UnknownAdapter(f"adapter {name!r} is not resident; resident now: {here}")
+        return resident
+
+    def _make_room(self, name: str) -> list[LoadedAdapter]:
+        if len(self._by_name) < self._limit:
+            return []
+        idle = [
+            r
+            for n, r in self._by_name.items()
+            if not r.users and not r.leaving and n not in self.pinned
+        ]
+        if not idle:
+            raise AdapterRefused(
+                f"adapter {name}: all {self._limit} places (serving.max_adapters) hold adapters that are "
+                "pinned or writing a reply; unload one first"
+            )
+        oldest = min(idle, key=lambda resident: resident.last_use)
+        del self._by_name[oldest.adapter.name]
+        return [oldest.adapter]
