@@ -1,14 +1,13 @@
 """Figures of a report from plain numbers and texts: order, chance, intervals, repetition.
 
-Pure: numpy and strings, no torch, no files, no clock; every random draw has a seed. Does not know how a
-reward or a reply was made, nor what is good enough (see gate).
+Pure: numpy and strings, no torch, no files, no clock; every random draw has a seed. Does not know
+how a reward or a reply was made, nor what is good enough (see gate).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,8 @@ Floats = NDArray[np.float64]
 class Judged:
     """Held-out feedback as numbers: one reward for each vote, one difference for each pair.
 
-    `rewards` are implicit rewards (see scoring), `labels` their thumbs. `differences` are rewards of the
-    chosen minus those of the rejected. The person of each row stands beside it.
+    `rewards` are implicit rewards (see scoring), `labels` their thumbs. `differences` are rewards
+    of the chosen minus those of the rejected. The person of each row stands beside it.
     """
 
     rewards: list[float] = field(default_factory=list)
@@ -58,11 +57,12 @@ def ranks(values: Sequence[float]) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    return cast(Floats, (last - (counts - 1) / 2)[inverse])
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def auc(rewards: Sequence[float], labels: Sequence[bool]) -> float:
-    """Return the share of (liked, disliked) combinations with the liked one higher; ties count half.
+    """Return the share of (liked, disliked) combinations with the liked one higher; ties count
+    half.
 
     NaN where one side is missing.
     """
@@ -76,8 +76,9 @@ def auc(rewards: Sequence[float], labels: Sequence[bool]) -> float:
 def accuracy(judged: Judged) -> float:
     """Return the share in the right order, of votes (an AUC) and pairs together; 0.5 is chance.
 
-    The two shares are weighted by the inverse of their variance under chance: 12·U·D / (U + D + 1) for
-    U liked and D disliked votes (Mann-Whitney), 4·P for P pairs (binomial). NaN where neither exists.
+    The two shares are weighted by the inverse of their variance under chance: 12·U·D / (U + D + 1)
+    for U liked and D disliked votes (Mann-Whitney), 4·P for P pairs (binomial). NaN where neither
+    exists.
     """
     up = sum(judged.labels)
     weights, shares = (
@@ -96,7 +97,8 @@ def accuracy(judged: Judged) -> float:
 
 
 def vote_and_pair_weights(up: int, down: int, pairs: int) -> tuple[float, float]:
-    """Return the precision, under chance, of an AUC of `up`×`down` votes and of a share of `pairs`."""
+    """Return the precision, under chance, of an AUC of `up`×`down` votes and of a share of
+    `pairs`."""
     return (12 * up * down / (up + down + 1), 4.0 * pairs)
 
 
@@ -117,11 +119,13 @@ def margin(judged: Judged) -> float:
 
 
 def permutation_p(judged: Judged, seed: int, draws: int = PERMUTATIONS) -> float:
-    """Return how often chance alone orders the rows at least as well: the gate's test of significance.
+    """Return how often chance alone orders the rows at least as well: the gate's test of
+    significance.
 
-    Thumbs are dealt out anew over the same rewards and the sides of each pair are swapped at random;
-    p = (1 + draws at least as accurate) / (1 + draws). Valid for any rewards, whatever they follow
-    (length, say), since only the labels are random under the hypothesis. 1.0 where nothing can be ordered.
+    Thumbs are dealt out anew over the same rewards and the sides of each pair are swapped at
+    random; p = (1 + draws at least as accurate) / (1 + draws). Valid for any rewards, whatever they
+    follow (length, say), since only the labels are random under the hypothesis. 1.0 where nothing
+    can be ordered.
     """
     up = sum(judged.labels)
     weights = vote_and_pair_weights(up, len(judged.labels) - up, len(judged.differences))
@@ -142,10 +146,12 @@ def permutation_p(judged: Judged, seed: int, draws: int = PERMUTATIONS) -> float
 def person_bootstrap(
     figure: Callable[[Judged], float], judged: Judged, seed: int, draws: int = BOOTSTRAP_DRAWS
 ) -> Interval:
-    """Return a figure with its 95 % percentile interval when whole persons are drawn with replacement.
+    """Return a figure with its 95 % percentile interval when whole persons are drawn with
+    replacement.
 
-    Rows of one person go together, so that one person's thousand votes count as one person. Draws in which
-    the figure does not exist are left out. One person alone tells nothing of others: ±UNKNOWN.
+    Rows of one person go together, so that one person's thousand votes count as one person. Draws
+    in which the figure does not exist are left out. One person alone tells nothing of others:
+    ±UNKNOWN.
     """
     return _bootstrap(figure, judged, seed, draws)
 
@@ -157,7 +163,8 @@ def difference_bootstrap(
     seed: int,
     draws: int = BOOTSTRAP_DRAWS,
 ) -> Interval:
-    """Return figure(own) − figure(other) with its interval; both see the same persons in every draw.
+    """Return figure(own) − figure(other) with its interval; both see the same persons in every
+    draw.
 
     `own` and `other` hold the same rows in the same order, with different rewards.
     """
@@ -199,7 +206,8 @@ def _bootstrap(
 
 
 def repeated_share(token_ids: Sequence[int], size: int = NGRAM) -> float:
-    """Return the share of a reply's n-grams of tokens that stood in it before; 0 if it is shorter."""
+    """Return the share of a reply's n-grams of tokens that stood in it before; 0 if it is
+    shorter."""
     grams = [tuple(token_ids[i : i + size]) for i in range(len(token_ids) - size + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

@@ -1,8 +1,8 @@
 """Decide whether a candidate may live: figures of a report against bounds, each named.
 
-Pure: no torch, no files, no clock. Every check is made and shown, also after one has failed; a candidate
-is accepted only if all pass. What is not there (votes, people, one kind of thumb) is a failed check that
-says how much is missing. Why each bound is what it is: docs/gate.md.
+Pure: no torch, no files, no clock. Every check is made and shown, also after one has failed; a
+candidate is accepted only if all pass. What is not there (votes, people, one kind of thumb) is a
+failed check that says how much is missing. Why each bound is what it is: docs/gate.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from core.settings import GateSettings
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One figure against one bound. `figure` says what was measured; `why` is a sentence without its stop."""
+    """One figure against one bound.
+
+    `name` is stable, for programs; `figure`, `value` and `bound` are for a table; `why` is the rest
+    of a sentence that begins "Refused:", without its full stop.
+    """
 
     name: str
     figure: str
@@ -39,161 +43,200 @@ class Verdict:
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        """The checks that did not pass, in order of weight."""
+        """The checks that did not pass, the weightiest first."""
         return tuple(check for check in self.checks if not check.passed)
 
 
 def judge(report: Report, bounds: GateSettings) -> Verdict:
     """Return the verdict on a report; the same report and bounds always give the same verdict."""
-    checks = [*_data_checks(report.preference, bounds)]
+    checks = _data_checks(report.preference, bounds)
     if report.preference is not None and all(check.passed for check in checks):
         checks += _preference_checks(report.preference, bounds)
     checks += _system_checks(report, bounds)
-    return Verdict(
-        accepted=all(check.passed for check in checks),
-        checks=tuple(checks),
-        summary=_summary(checks, report),
-    )
-
-
-def _summary(checks: list[Check], report: Report) -> str:
     failed = [check for check in checks if not check.passed]
-    if failed:
-        more = f" ({len(failed) - 1} more bounds failed)" if len(failed) > 2 else ""
-        also = f"; also, {failed[1].why}" if len(failed) == 2 else ""
-        return f"Refused: {failed[0].why}{also}{more}."
+    summary = _refusal(failed) if failed else _acceptance(report)
+    return Verdict(accepted=not failed, checks=tuple(checks), summary=summary)
+
+
+def _refusal(failed: list[Check]) -> str:
+    reasons = "; also, ".join(check.why for check in failed[:2])
+    more = f"; {len(failed) - 2} more bounds are broken" if len(failed) > 2 else ""
+    return f"Refused: {reasons}{more}."
+
+
+def _acceptance(report: Report) -> str:
     figures = report.preference
-    order = f" on {_rows(figures)}" if figures else ""
-    accuracy = f"{figures.accuracy.value:.2f}" if figures else "-"
+    if figures is None:  # cannot be: no held-out feedback is a failed check
+        raise ValueError("a report without held-out feedback was accepted")
     return (
-        f"Accepted: {report.adapter} orders replies as people voted in {accuracy} of comparisons{order}, "
-        "and every other figure is within its bound."
+        f"Accepted: on {_rows(figures)} the adapter orders {figures.accuracy.value:.0%} of "
+        "comparisons as people voted (50% is chance), and it keeps every other bound."
     )
 
 
 def _data_checks(figures: PreferenceFigures | None, bounds: GateSettings) -> list[Check]:
     """Is there enough held-out feedback to say anything?"""
-    rows = figures.liked + figures.disliked + figures.pairs if figures else 0
-    people = figures.people if figures else 0
-    liked, disliked = (figures.liked, figures.disliked) if figures else (0, 0)
-    pairs = figures.pairs if figures else 0
+    up, down, pairs, people = (
+        (figures.liked, figures.disliked, figures.pairs, figures.people)
+        if figures
+        else (0, 0, 0, 0)
+    )
+    rows = up + down + pairs
+    few = (
+        f"only {rows} held-out votes and pairs to test on; "
+        f"{bounds.min_held_out - rows} more are needed"
+        if rows
+        else f"there is no held-out feedback to test on; at least {bounds.min_held_out} are needed"
+    )
     return [
         Check(
-            "held_out", "held-out votes and pairs", str(rows), f"at least {bounds.min_held_out}",
-            rows >= bounds.min_held_out,
-            "there is no held-out feedback to test on"
-            if not rows
-            else f"only {rows} held-out votes and pairs; {bounds.min_held_out - rows} more are needed",
+            name="held_out",
+            figure="held-out votes and pairs",
+            value=str(rows),
+            bound=f"at least {bounds.min_held_out}",
+            passed=rows >= bounds.min_held_out,
+            why=few,
         ),
         Check(
-            "people", "people behind them", str(people), f"at least {bounds.min_people}",
-            people >= bounds.min_people,
-            f"the held-out feedback comes from {people} people; {bounds.min_people - people} more are needed",
+            name="people",
+            figure="people behind them",
+            value=str(people),
+            bound=f"at least {bounds.min_people}",
+            passed=people >= bounds.min_people,
+            why=f"the held-out feedback comes from {people} people; "
+            f"{bounds.min_people - people} more are needed",
         ),
-        Check(
-            "both_sides", "liked, disliked, pairs", f"{liked}, {disliked}, {pairs}",
-            f"{bounds.min_each_side} liked and disliked, or {bounds.min_held_out} pairs",
-            min(liked, disliked) >= bounds.min_each_side or pairs >= bounds.min_held_out,
-            _missing_side(liked, disliked, bounds),
-        ),
-    ]  # fmt: skip
+        _sides_check(up, down, pairs, bounds),
+    ]
 
 
-def _missing_side(liked: int, disliked: int, bounds: GateSettings) -> str:
-    side, count = ("liked", liked) if liked <= disliked else ("disliked", disliked)
-    return (
-        f"only {count} of the held-out votes are on {side} replies; {bounds.min_each_side - count} more are "
-        "needed to compare the two sides"
+def _sides_check(up: int, down: int, pairs: int, bounds: GateSettings) -> Check:
+    side, count = ("liked", up) if up <= down else ("disliked", down)
+    least = bounds.min_each_side
+    return Check(
+        name="both_sides",
+        figure="liked, disliked, pairs",
+        value=f"{up}, {down}, {pairs}",
+        bound=f"{least} of both thumbs, or {bounds.min_held_out} pairs",
+        passed=count >= least or pairs >= bounds.min_held_out,
+        why=f"only {count} held-out replies are {side}; {least - count} more are needed to compare "
+        "the two sides",
     )
 
 
 def _preference_checks(figures: PreferenceFigures, bounds: GateSettings) -> list[Check]:
-    """Does the candidate order replies as people did, beyond chance and no worse than the live one?"""
-    accuracy = figures.accuracy
+    """Does the candidate order replies as people did, beyond luck, no worse than the live one?"""
+    own, p = figures.accuracy, figures.p_value
+    shown = f"{own.value:.2f}, interval {own.low:.2f} to {own.high:.2f}"
     checks = [
         Check(
-            "chance", "chance of such an order by luck", f"{figures.p_value:.4f}",
-            f"at most {bounds.max_p_value:g}", figures.p_value <= bounds.max_p_value,
-            f"on {_rows(figures)} the adapter does not order replies better than luck could (accuracy "
-            f"{accuracy.value:.2f}, interval {accuracy.low:.2f} to {accuracy.high:.2f}; luck does as well "
-            f"{_often(figures.p_value)}, at most {bounds.max_p_value:.0%} may be luck)",
+            name="luck",
+            figure="how often luck would order them as well",
+            value=_percent(p),
+            bound=f"at most {_percent(bounds.max_p_value)}",
+            passed=p <= bounds.max_p_value,
+            why=f"on {_rows(figures)} the adapter orders replies no better than luck could "
+            f"(accuracy {shown}; luck does as well {_percent(p)} of the time, and at most "
+            f"{_percent(bounds.max_p_value)} is let through)",
         ),
         Check(
-            "accuracy", "replies in the order people voted", f"{accuracy.value:.2f}",
-            f"at least {bounds.min_accuracy:g}", accuracy.value >= bounds.min_accuracy,
-            f"on {_rows(figures)} only {accuracy.value:.2f} of comparisons are in the order people voted, "
-            f"below {bounds.min_accuracy:g} (0.5 is chance)",
+            name="accuracy",
+            figure="comparisons in the order people voted",
+            value=f"{own.value:.2f} ({own.low:.2f} to {own.high:.2f})",
+            bound=f"at least {bounds.min_accuracy:.2f}",
+            passed=own.value >= bounds.min_accuracy,
+            why=f"on {_rows(figures)} the adapter orders too few comparisons as people voted "
+            f"({shown}; at least {bounds.min_accuracy:.2f} is asked, 0.50 is chance)",
         ),
-    ]  # fmt: skip
-    if figures.over_live is not None:
-        change = figures.over_live
-        checks.append(
-            Check(
-                "over_live", "order, candidate minus live", f"{change.value:+.2f} ({change.low:+.2f} to {change.high:+.2f})",
-                "not clearly below 0", change.high >= 0,
-                f"the live adapter orders held-out replies better (by {-change.value:.2f}, at least {-change.high:.2f})",
-            )
-        )  # fmt: skip
-    return checks
+    ]
+    return [*checks, *_live_checks(figures)]
+
+
+def _live_checks(figures: PreferenceFigures) -> list[Check]:
+    change = figures.over_live
+    if change is None:
+        return []
+    return [
+        Check(
+            name="over_live",
+            figure="the same, minus the live adapter's",
+            value=f"{change.value:+.2f} ({change.low:+.2f} to {change.high:+.2f})",
+            bound="not clearly below 0",
+            passed=change.high >= 0,
+            why=f"the live adapter orders held-out replies better, by {-change.value:.2f} "
+            f"(interval {-change.high:.2f} to {-change.low:.2f})",
+        )
+    ]
 
 
 def _system_checks(report: Report, bounds: GateSettings) -> list[Check]:
     """Is what the model could do before still there?"""
     own, base = report.systems["candidate"], report.systems["base"]
-    reference = report.systems[report.reference]
+    before = report.systems[report.reference]
     return [
-        _keep_check(own, reference, report.reference, bounds),
-        _most(
-            "perplexity", "perplexity on plain text, times the base's", own.perplexity / base.perplexity,
-            bounds.max_perplexity_ratio, "plain text has become {value} times as surprising as for the base",
+        _keep_check(own, before, report.reference, bounds.max_keep_drop),
+        _at_most(
+            "perplexity",
+            "perplexity on plain text, times the base's",
+            own.perplexity / base.perplexity,
+            bounds.max_perplexity_ratio,
+            "the adapter damaged the model: perplexity on plain text is {} times the base's",
         ),
-        _most(
-            "kl", "distance from the base (nats a token)", own.kl_to_base, bounds.max_kl,
-            "the adapter went {value} nats a token away from the base",
+        _at_most(
+            "kl",
+            "distance from the base, nats a token",
+            own.kl_to_base,
+            bounds.max_kl,
+            "the adapter went too far from the base: {} nats a token",
         ),
-        _length_check(own, reference, report.reference, bounds),
-        _most(
-            "repetition", f"rise of repeated 4-grams over the {report.reference}",
-            own.repetition - reference.repetition, bounds.max_repetition_rise,
-            "replies repeat themselves more: the share of repeated 4-grams rose by {value}",
+        _length_check(own, before, report.reference, bounds.max_length_ratio),
+        _at_most(
+            "repetition",
+            f"repeated 4-grams, more than the {report.reference}",
+            own.repetition - before.repetition,
+            bounds.max_repetition_rise,
+            "replies repeat themselves more: the share of repeated 4-grams rose by {}",
         ),
-        _most("empty", "empty replies", own.empty, bounds.max_empty, "{value} of sampled replies are empty"),
-    ]  # fmt: skip
+        _at_most(
+            "empty",
+            "empty replies",
+            own.empty,
+            bounds.max_empty,
+            "the share of empty replies is {}",
+        ),
+    ]
 
 
-def _most(name: str, figure: str, value: float, bound: float, why: str) -> Check:
-    shown = f"{value:.3g}"
-    reason = f"{why.format(value=shown)}, more than {bound:g}"
-    return Check(name, figure, shown, f"at most {bound:g}", value <= bound, reason)
+def _at_most(name: str, figure: str, value: float, bound: float, why: str) -> Check:
+    """A check that refuses values over the bound, and NaN."""
+    reason = f"{why.format(f'{value:.3f}')}; at most {bound:g} is allowed"
+    return Check(name, figure, f"{value:.3f}", f"at most {bound:g}", value <= bound, reason)
 
 
-def _keep_check(
-    own: SystemFigures, reference: SystemFigures, name: str, bounds: GateSettings
-) -> Check:
-    drop = reference.keep_score - own.keep_score
+def _keep_check(own: SystemFigures, before: SystemFigures, name: str, most: float) -> Check:
     return Check(
-        "keep_set", f"keep-set passed (the {name}: {reference.keep_score:.2f})", f"{own.keep_score:.2f}",
-        f"at least {reference.keep_score - bounds.max_keep_drop:.2f}",
-        drop <= bounds.max_keep_drop + 1e-9,
-        f"the adapter forgot: it passes {own.keep_score:.0%} of the keep-set, the {name} "
-        f"{reference.keep_score:.0%}; a fall of {bounds.max_keep_drop:.0%} is the most",
-    )  # fmt: skip
-
-
-def _length_check(
-    own: SystemFigures, reference: SystemFigures, name: str, bounds: GateSettings
-) -> Check:
-    before, after, most = (
-        max(1.0, reference.median_words),
-        max(1.0, own.median_words),
-        bounds.max_length_ratio,
+        name="keep_set",
+        figure=f"keep-set passed (the {name}: {before.keep_score:.2f})",
+        value=f"{own.keep_score:.2f}",
+        bound=f"at least {max(0.0, before.keep_score - most):.2f}",
+        passed=before.keep_score - own.keep_score <= most + 1e-9,
+        why=f"the adapter forgot: it passes {own.keep_score:.0%} of the keep-set, the {name} "
+        f"{before.keep_score:.0%}; a fall of {most:.0%} is the most",
     )
+
+
+def _length_check(own: SystemFigures, before: SystemFigures, name: str, most: float) -> Check:
+    """A check on the ratio of median lengths, either way; a reply counts as one word at least."""
+    was, is_now = max(1.0, before.median_words), max(1.0, own.median_words)
     return Check(
-        "length", f"median words of a reply (the {name}: {reference.median_words:g})", f"{own.median_words:g}",
-        f"{before / most:.0f} to {before * most:.0f}", 1 / most <= after / before <= most,
-        f"replies went from {reference.median_words:g} to {own.median_words:g} words in the median, more "
-        f"than {most:g} times",
-    )  # fmt: skip
+        name="length",
+        figure=f"median words of a reply (the {name}: {before.median_words:g})",
+        value=f"{own.median_words:g}",
+        bound=f"{was / most:.0f} to {was * most:.0f}",
+        passed=1 / most <= is_now / was <= most,
+        why=f"replies went from {before.median_words:g} to {own.median_words:g} words in the "
+        f"median; a factor of {most:g} is the most",
+    )
 
 
 def _rows(figures: PreferenceFigures) -> str:
@@ -203,5 +246,8 @@ def _rows(figures: PreferenceFigures) -> str:
     return " and ".join(parts)
 
 
-def _often(p_value: float) -> str:
-    return f"in {p_value:.0%} of cases" if p_value >= 0.01 else "in under 1 % of cases"
+def _percent(share: float) -> str:
+    """Write a share as a percentage; small ones with one decimal, tiny ones as a limit."""
+    if share < 0.001:
+        return "under 0.1%"
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"

@@ -1,8 +1,8 @@
 """Draw replies from one system for measuring: batched, seeded, no work for rows that have ended.
 
-Every prompt has its own row of uniform numbers, so a reply depends on the seed and its place in the list,
-not on what shares its batch, and all systems meet the same luck. Not the server's engine: a report must
-not depend on how replies are served.
+Every prompt has its own row of uniform numbers, so a reply depends on the seed and its place in the
+list, not on what shares its batch, and all systems meet the same luck. Not the server's engine: a
+report must not depend on how replies are served.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from trainer.scoring import System, Systems, left_padded
 
 CANDIDATE_TOKENS = 512
-"""A draw looks at this many of the likeliest tokens at most; what lies beyond is under 1 - top_p."""
+"""A draw looks at this many of the likeliest tokens at most; what lies beyond is under 1 -
+top_p."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Drawn:
 class Drawing:
     """How replies are drawn; `temperature` 0 is greedy."""
 
+    end_ids: frozenset[int]
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
@@ -42,8 +44,8 @@ def draw_replies(
     systems: Systems,
     system: System,
     prompts: Sequence[Sequence[int]],
-    end_ids: frozenset[int],
     drawing: Drawing,
+    *,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> list[Drawn]:
     """Answer every prompt (token ids, generation prompt included), in the order given."""
@@ -55,8 +57,7 @@ def draw_replies(
         places = order[start : start + drawing.batch]
         with systems.using(system) as causal:
             batch = _Batch(causal, [prompts[i] for i in places], luck[places], systems.device)
-            for place, reply in zip(places, batch.run(end_ids, drawing), strict=True):
-                drawn[place] = reply
+            drawn.update(zip(places, batch.run(drawing), strict=True))
         on_progress(len(drawn) / len(prompts))
     return [drawn[place] for place in range(len(prompts))]
 
@@ -77,11 +78,11 @@ class _Batch:
         self.tokens: list[list[int]] = [[] for _ in prompts]
         self.finished = [False] * len(prompts)
 
-    def run(self, end_ids: frozenset[int], drawing: Drawing) -> list[Drawn]:
+    def run(self, drawing: Drawing) -> list[Drawn]:
         for step in range(drawing.max_tokens):
             chosen = choose(self._forward(), self.luck[self.rows, step], drawing)
             for row, token in zip(self.rows, chosen.tolist(), strict=True):
-                if token in end_ids:
+                if token in drawing.end_ids:
                     self.finished[row] = True
                 else:
                     self.tokens[row].append(token)
@@ -119,8 +120,8 @@ class _Batch:
 def choose(logits: torch.Tensor, luck: torch.Tensor, drawing: Drawing) -> torch.Tensor:
     """Return the next token of each row, (R,), from logits (R, vocab) and uniform numbers (R,).
 
-    Draws from the smallest set of likeliest tokens with at least `top_p` probability at `temperature`, by
-    inverting its cumulative distribution at `luck`.
+    Draws from the smallest set of likeliest tokens with at least `top_p` probability at
+    `temperature`, by inverting its cumulative distribution at `luck`.
     """
     if drawing.temperature == 0:
         return logits.argmax(dim=-1)

@@ -1,8 +1,8 @@
 """Log-probabilities under base, live and candidate: what a model thinks of given text.
 
-One `Scorer` holds the model and switches its adapter on or off. Batches are left-padded, so that the
-tokens asked about are the last ones of every row and only their logits are computed. Does not know what
-the figures mean (see figures) nor how replies are drawn (see sampling).
+`Systems` holds the one model and switches its adapter on or off. Batches are left-padded, so that
+the tokens asked about are the last ones of every row and only their logits are computed. Does not
+know what the figures mean (see figures) nor how replies are drawn (see sampling).
 """
 
 from __future__ import annotations
@@ -23,10 +23,42 @@ LOGIT_TOKENS = 768
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A prompt and the tokens after it; `reply_ids` ends with the end token only if the reply ended."""
+    """A prompt and the tokens after it; `reply_ids` ends with the end token only if the reply
+    ended."""
 
     prompt_ids: list[int]
     reply_ids: list[int]
+
+
+class Texts:
+    """Turns chats and replies into token ids as the model's own template writes them."""
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.end_id = int(tokenizer.eos_token_id)
+
+    def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Return a chat's ids up to where the reply begins; the oldest tokens go first if it is too
+        long."""
+        ids = self.tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        return list(ids[-self.max_length :])
+
+    def plain(self, text: str) -> list[int]:
+        """Return a text's ids, no special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def reply(self, text: str, finished: bool) -> list[int]:
+        """Return a reply's ids; the end token follows only if the reply was finished, not cut by a
+        limit."""
+        ids = self.plain(text)[: self.max_length]
+        return [*ids, self.end_id] if finished or not ids else ids
+
+    def read(self, ids: Sequence[int]) -> str:
+        """Return the text of a reply's ids."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 class Systems:
@@ -45,7 +77,8 @@ class Systems:
 
     @contextmanager
     def using(self, system: System) -> Iterator[Any]:
-        """Yield the causal model speaking as `system`, without gradients; the candidate is active after."""
+        """Yield the causal model speaking as `system`, without gradients; the candidate is active
+        after."""
         own = self._adapters["candidate"]
         with torch.inference_mode():
             if system != "base":
@@ -59,7 +92,8 @@ class Systems:
 
 
 def batches_by_length(lengths: Sequence[int], budget: int, most: int = 16) -> list[list[int]]:
-    """Group the places of `lengths`, longest first, so that rows × longest stays within `budget`."""
+    """Group the places of `lengths`, longest first, so that rows × longest stays within
+    `budget`."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     groups: list[list[int]] = []
     for place in order:
@@ -72,7 +106,8 @@ def batches_by_length(lengths: Sequence[int], budget: int, most: int = 16) -> li
 
 
 def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, torch.Tensor]:
-    """Return `input_ids`, `attention_mask` and `position_ids`, (B, T) each, padded on the left with 0."""
+    """Return `input_ids`, `attention_mask` and `position_ids`, (B, T) each, padded on the left with
+    0."""
     width = max(len(row) for row in rows)
     ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -82,7 +117,8 @@ def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str
 
 
 def reply_logits(causal: Any, rows: Sequence[Scored], device: torch.device) -> torch.Tensor:
-    """Return the logits that predict the last K tokens of each row, K the longest reply: (B, K, vocab)."""
+    """Return the logits that predict the last K tokens of each row, K the longest reply: (B, K,
+    vocab)."""
     longest = max(len(row.reply_ids) for row in rows)
     inputs = left_padded([row.prompt_ids + row.reply_ids for row in rows], device)
     logits = causal(**inputs, logits_to_keep=longest + 1, use_cache=False).logits  # (B, K+1, vocab)
@@ -102,7 +138,8 @@ def reply_logprobs(systems: Systems, system: System, rows: Sequence[Scored]) -> 
 
 
 def _nll(logits: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
-    """Negative log-likelihood of each token, (T,) float32, nats, from (T, vocab) logits of any dtype."""
+    """Negative log-likelihood of each token, (T,) float32, nats, from (T, vocab) logits of any
+    dtype."""
     target = torch.tensor(ids, device=logits.device)
     return F.cross_entropy(logits.float(), target, reduction="none")
 
@@ -120,10 +157,11 @@ def kl_to_base(
     rows: Sequence[Scored],
     on_batch: Callable[[float], None] = lambda fraction: None,
 ) -> float:
-    """Return the forward KL from the base: mean over reply tokens of Σ_v p_base(v)·log(p_base(v)/p(v)).
+    """Return the forward KL from the base: mean over reply tokens of Σ_v
+    p_base(v)·log(p_base(v)/p(v)).
 
-    Over the whole vocabulary at temperature 1, in nats a token, on replies the base wrote itself (`rows`),
-    prompts masked out. 0 for the base.
+    Over the whole vocabulary at temperature 1, in nats a token, on replies the base wrote itself
+    (`rows`), prompts masked out. 0 for the base.
     """
     if system == "base" or not rows:
         return 0.0
