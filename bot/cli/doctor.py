@@ -115,7 +115,7 @@ async def _device(settings: Settings) -> str:
 
     device = resolve_device(settings.model.device)
     dtype = resolve_dtype(settings.model.dtype, device)
-    note = "" if device.type == "cuda" else " (no CUDA GPU: small models only; a GPU trains 50 times faster)"
+    note = "" if device.type == "cuda" else " (no CUDA GPU found: fine for small models)"
     return f"{device}, {str(dtype).removeprefix('torch.')}{note}"
 
 

@@ -1,0 +1,109 @@
+"""Settings: every key documented, every fault reported at once."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from core.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("THUMBTUNE_CONFIG", "THUMBTUNE_DATA_DIR", "THUMBTUNE_DB_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "settings.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_shipped_file_holds_every_key_with_its_default() -> None:
+    """config.toml and the code agree on every key and every default."""
+    table = tomllib.loads((ROOT / "config.toml").read_text(encoding="utf-8"))
+    defaults = Settings().model_dump(exclude={"data_dir", "config_file", "db_key"})
+    assert table == defaults
+
+
+def test_every_key_of_the_shipped_file_says_why() -> None:
+    """Each line with a key carries a comment."""
+    lines = (ROOT / "config.toml").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if "=" in line.split("#")[0] and "#" not in line] == []
+
+
+def test_without_a_file_every_default_holds() -> None:
+    """A missing config.toml is fine as long as nobody named it."""
+    assert load_settings().chat.max_tokens == 192
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    """A named file that is not there is an error, not a silent default."""
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: no such file"):
+        load_settings(tmp_path / "nowhere.toml")
+
+
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
+    """Unknown keys, wrong types and out-of-range values come in one error, with file and key."""
+    path = write(
+        tmp_path,
+        'tpyo = 1\n[chat]\ntemprature = 1\ntop_p = 2.0\n[serving]\nthreads = "two"\n[schedule]\ncron = "* *"\n',
+    )
+    with pytest.raises(ConfigError) as error:
+        load_settings(path)
+    text = str(error.value)
+    assert len(error.value.problems) == 5
+    assert text.count("settings.toml") == 5
+    assert "chat.temprature: no such key; did you mean 'temperature'?" in text
+    assert "serving.threads: input should be a valid integer (found 'two')" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[serving]\nmax_context_tokens = 100\n", "chat.max_tokens (192) must be below"),
+        ("[schedule]\nmin_votes = 5\n[training]\nenabled = false\n", "schedule is set but training.enabled"),
+        ('[model]\ndevice = "cpu"\n[training]\nload_in_4bit = true\n', "needs CUDA"),
+        ('[model]\nrevision = "main"\n', "has no meaning for source 'bundled'"),
+        ('db_key = "x"\n', "set THUMBTUNE_DB_KEY"),
+        ("[chat\n", "not valid TOML"),
+    ],
+)
+def test_contradictions_are_named(tmp_path: Path, text: str, said: str) -> None:
+    """Values that cannot hold together are refused with both named."""
+    with pytest.raises(ConfigError) as error:
+        load_settings(write(tmp_path, text))
+    assert said in str(error.value)
+
+
+def test_secrets_come_from_the_environment_and_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database key is read from the environment and hidden in every representation."""
+    monkeypatch.setenv("THUMBTUNE_DB_KEY", "hush")
+    settings = load_settings()
+    assert settings.db_key is not None
+    assert settings.db_key.get_secret_value() == "hush"
+    assert "hush" not in repr(settings)
+
+
+def test_dot_env_is_read(tmp_path: Path) -> None:
+    """A .env beside the working directory serves as environment."""
+    (tmp_path / ".env").write_text("THUMBTUNE_DB_KEY=from-file\nOTHER=1\n", encoding="utf-8")
+    key = load_settings().db_key
+    assert key is not None
+    assert key.get_secret_value() == "from-file"
+
+
+def test_an_argument_goes_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """--data-dir wins over THUMBTUNE_DATA_DIR, which wins over the default."""
+    monkeypatch.setenv("THUMBTUNE_DATA_DIR", str(tmp_path / "env"))
+    assert load_settings().data_dir == tmp_path / "env"
+    assert load_settings(data_dir=tmp_path / "arg").data_dir == tmp_path / "arg"
