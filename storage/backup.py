@@ -1,8 +1,8 @@
 """Put a backup in a database's place, and turn a plain database into an encrypted one.
 
-Invariant: the file at the database's path is at every moment the whole old database or the whole new one,
-and nobody else has it open while it is exchanged. What is replaced is removed only once the new one is
-known to be good (encryption), or kept beside it (restore).
+Invariant: the file at the database's path is at every moment the whole old database or the whole
+new one, and nobody else has it open while it is exchanged. What is replaced is removed only once
+the new one is known to be good (encryption), or kept beside it (restore).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def restore(source: Path, target: Path, key: str | None = None) -> Path | None:
     """Put a backup in the place of a database; return where the replaced one lies now, if any.
 
     The backup is opened and checked whole first, and stays where it is. Raises InvalidInput,
-    WrongKey, SchemaTooNew or StorageError with nothing changed; StorageError too while another process
-    has the database open.
+    WrongKey, SchemaTooNew or StorageError with nothing changed; StorageError too while another
+    process has the database open.
     """
     if not source.is_file():
         raise InvalidInput(f"{source}: no such backup")
@@ -75,9 +75,9 @@ def verify_backup(source: Path, key: str | None = None) -> None:
 def encrypt_database(path: Path, key: str) -> list[Path]:
     """Encrypt a plain database in place; return the plain backups that are left.
 
-    The plain file is removed only once the encrypted one was opened with the key and holds as many rows
-    in every table. Raises WrongKey if it is encrypted already, InvalidInput for an empty key, and
-    StorageError while another process has it open.
+    The plain file is removed only once the encrypted one was opened with the key and holds as many
+    rows in every table. Raises WrongKey if it is encrypted already, InvalidInput for an empty key,
+    and StorageError while another process has it open.
     """
     if not key:
         raise InvalidInput("no key: set THUMBTUNE_DB_KEY to the key the database shall have")
@@ -149,10 +149,10 @@ def _exchange(fresh: Path, target: Path) -> Path:
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
     kept = target.with_name(f"{target.name}.replaced-{moment}")
     os.link(target, kept)
-    for log in ("-wal", "-shm"):  # only a damaged file still has them; they belong to it
-        leftover = Path(f"{target}{log}")
-        if leftover.exists():
-            leftover.rename(f"{kept}{log}")
+    log = Path(f"{target}-wal")
+    if log.exists():  # only a damaged file still has one, and it belongs to it
+        log.rename(f"{kept}-wal")
+    Path(f"{target}-shm").unlink(missing_ok=True)  # an index of the log, made anew when needed
     fresh.replace(target)
     fsync_path(target.parent)
     return kept

@@ -17,8 +17,8 @@ from core.errors import NotFound, StorageError, WrongKey
 
 PLAIN_HEADER = b"SQLite format 3\x00"
 QUICK_CHECK_LIMIT_BYTES = 16 << 20
-"""Up to this size the whole file is checked at each open (about 3 ms a MiB encrypted, less plain);
-above it only what SQLite itself compares: the first page (and its key), page count against file size.
+"""Up to this size the whole file is checked at each open (a few ms a MiB); above it only what
+SQLite itself compares: the first page (and its key), and the page count against the file's size.
 """
 
 _SAMPLE_BYTES = 4096
@@ -46,7 +46,7 @@ class Connection:
 
         The write lock is taken at the start, so what the block reads cannot change under it.
         """
-        if self.raw.in_transaction:
+        if self._in_transaction():
             yield
             return
         self.run("BEGIN IMMEDIATE")
@@ -54,7 +54,7 @@ class Connection:
             yield
             self.run("COMMIT")
         finally:
-            if self.raw.in_transaction:  # the block or the commit failed
+            if self._in_transaction():  # the block or the commit failed
                 self.run("ROLLBACK")
 
     def run(self, sql: str, parameters: Parameters = ()) -> int:
@@ -83,6 +83,9 @@ class Connection:
     def close(self) -> None:
         """Close; the write-ahead log is folded into the file if nobody else has it open."""
         self.raw.close()
+
+    def _in_transaction(self) -> bool:
+        return self.raw.in_transaction
 
     def _execute(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
         with self.plain_errors():
