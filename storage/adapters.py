@@ -195,6 +195,7 @@ class AdapterStore:
             return before
         if before.live:
             self._mark(before.live, "retired")
+            self._events.add(actor, "adapter.retired", before.live, after=live or BASE)
         if live:
             self._mark(live, "live", detail)
         self._connection.run(
@@ -202,8 +203,8 @@ class AdapterStore:
             canary = CASE WHEN canary = ?1 THEN NULL ELSE canary END WHERE name = ?3""",
             (live, utc_now(), scope),
         )
-        told = {"before": before.live or BASE, "after": live or BASE, "why": detail}
-        self._events.add(actor, action, scope, **told, forced=forced)
+        told = {"scope": scope, "before": before.live or BASE, "why": detail, "forced": forced}
+        self._events.add(actor, action, live or BASE, **told)
         return self._scopes.get(scope)
 
     def _mark(self, name: str, state: AdapterState, detail: str = "") -> None:

@@ -113,6 +113,7 @@ def to_feedback_row(row: Row) -> FeedbackRow:
         other_text=row["other_text"],
         authors=tuple(row["authors"].split(",")) if row["authors"] else (),
         all_consented=bool(row["all_consented"]),
+        other_finish_reason=row["other_finish_reason"],
     )
 
 

@@ -36,9 +36,19 @@ class RunStore:
     # -- writing
 
     def create(
-        self, scope: str, *, recipe: str, directory: str, owner_pid: int, force: bool = False
+        self,
+        scope: str,
+        *,
+        recipe: str,
+        owner_pid: int,
+        directory: str | None = None,
+        force: bool = False,
+        actor: str = "system",
     ) -> Run:
-        """Queue a run. Raises RunInProgress if the scope has one."""
+        """Queue a run. Raises RunInProgress if the scope has one.
+
+        `directory` is relative to the data directory and is `runs/<id>` unless named.
+        """
         now = utc_now()
         run_id = new_id("run")
         with self._connection.transaction():
@@ -46,11 +56,18 @@ class RunStore:
             self._connection.run(
                 """INSERT INTO runs(id, scope, recipe, directory, owner_pid, force, created_at,
                 updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-                (run_id, scope, recipe, directory, owner_pid, int(force), now, now),
+                (
+                    run_id,
+                    scope,
+                    recipe,
+                    directory or f"runs/{run_id}",
+                    owner_pid,
+                    int(force),
+                    now,
+                    now,
+                ),
             )
-            self._events.add(
-                "system", "run.queued", run_id, scope=scope, recipe=recipe, force=force
-            )
+            self._events.add(actor, "run.queued", run_id, scope=scope, recipe=recipe, force=force)
             return self.get(run_id)
 
     def advance(
