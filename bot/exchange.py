@@ -2,7 +2,8 @@
 
 Invariant: a file is taken whole or not at all, and taking it twice changes nothing. What is
 exported was consented to by everybody who wrote in it, since importing it elsewhere counts as the
-right to train on it. The formats for TRL (kto, dpo, sft) are made from the training set, not here.
+right to train on it. The formats for TRL hold what a training run would take: merged, weighted,
+without what may not train.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from core.errors import InvalidInput
 from core.files import write_atomic
 from core.generation import Message
+from core.jobs import DemonstrationExample, Example, PairExample, VoteExample
 from core.manifest import check_scope
 from core.records import FeedbackRow, SignalKind, parse_time, utc_text
 from storage.database import Database
@@ -153,7 +155,58 @@ def export_raw(db: Database, path: Path, *, scope: str | None = None) -> int:
     return len(lines)
 
 
+def export_trl(
+    db: Database,
+    path: Path,
+    form: Literal["kto", "dpo", "sft"],
+    *,
+    scope: str | None = None,
+    person_share: float = 1.0,
+) -> int:
+    """Write what a training run would take as TRL's conversational rows; return how many.
+
+    kto: `prompt`, `completion`, `label`; dpo: `prompt`, `chosen`, `rejected`; sft: `prompt`,
+    `completion` of corrections and liked replies. The file appears whole.
+    """
+    from trainer.dataset import select_examples
+
+    scopes = [scope] if scope else [row.name for row in db.scopes.list()]
+    lines = [
+        json.dumps(line, ensure_ascii=False)
+        for name in scopes
+        for example in select_examples(db.feedback.rows(name), person_share=person_share).examples
+        if (line := _to_trl(example, form))
+    ]
+    write_atomic(path, "".join(f"{line}\n" for line in lines))
+    return len(lines)
+
+
 # -- private
+
+
+def _to_trl(example: Example, form: Literal["kto", "dpo", "sft"]) -> dict[str, Any] | None:
+    """Return the row, or None if the format cannot hold this kind of example."""
+    prompt = [message.model_dump() for message in example.prompt]
+    match form, example:
+        case "kto", VoteExample():
+            return {
+                "prompt": prompt,
+                "completion": _assistant(example.completion),
+                "label": example.label,
+            }
+        case "dpo", PairExample():
+            return {
+                "prompt": prompt,
+                "chosen": _assistant(example.chosen),
+                "rejected": _assistant(example.rejected),
+            }
+        case "sft", DemonstrationExample() | VoteExample(label=True):
+            return {"prompt": prompt, "completion": _assistant(example.completion)}
+    return None
+
+
+def _assistant(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
 
 
 def _read_lines(path: Path) -> list[str]:
