@@ -1,8 +1,8 @@
 """An adapter directory, read with suspicion: everything is checked before anything is used.
 
 `read_adapter` either returns an immutable LoadedAdapter that fits the base model exactly, or raises
-AdapterRefused naming what is wrong, what was found and what was expected. Only safetensors are read. It
-touches no model and may run in any thread.
+AdapterRefused naming what is wrong, what was found and what was expected. Only safetensors are
+read. It touches no model and may run in any thread.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _HEADER_LIMIT_BYTES = 16 << 20  # a header names some thousand tensors at most: 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "default")
 _HARMLESS = {  # keys of adapter_config.json that do not change what the tensors mean
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights",
-    "layers_pattern", "loftq_config", "lora_alpha", "lora_dropout", "megatron_core", "peft_type",
-    "peft_version", "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config",
-    "target_modules", "task_type", "use_rslora",
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "inference_mode",
+    "init_lora_weights", "layers_pattern", "loftq_config", "lora_alpha", "lora_dropout",
+    "megatron_core", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern",
+    "revision", "runtime_config", "target_modules", "task_type", "use_rslora",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class _LoraShape:
-    """What adapter_config.json says: the rank, the scale and the modules (or a pattern for their names)."""
+    """What adapter_config.json says; `targets` are module names or one pattern for them."""
 
     rank: int
     scale: float
@@ -77,7 +77,8 @@ def read_adapter(
     for module, pair in pairs.items():
         if not (torch.isfinite(pair.a).all() and torch.isfinite(pair.b).all()):
             raise AdapterRefused(
-                f"{directory}: {module}: too large for {dtype}; expected finite values after scaling"
+                f"{directory}: {module}: too large for {dtype}; expected values finite after "
+                "scaling"
             )
     size = sum(t.numel() * t.element_size() for pair in pairs.values() for t in (pair.a, pair.b))
     return LoadedAdapter(name, sha256, MappingProxyType(pairs), size)
@@ -100,7 +101,8 @@ def _check_directory(directory: Path, name: str, base_sha256: str) -> str:
         raise AdapterRefused(f"{directory}: the manifest says {manifest.name!r}, expected {name!r}")
     if manifest.base_sha256 != base_sha256:
         raise AdapterRefused(
-            f"{directory}: trained on base model {manifest.base_model} ({manifest.base_sha256[:12]}…), "
+            f"{directory}: trained on base model {manifest.base_model} "
+            f"({manifest.base_sha256[:12]}…), "
             f"but the running base is {base_sha256[:12]}…; train again on this base"
         )
     verify_content(directory, manifest)
@@ -146,7 +148,9 @@ def _refuse_features(path: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _positive(path: Path, config: dict[str, Any], key: str, *types: type) -> float:
+def _positive(
+    path: Path, config: dict[str, Any], key: str, *types: type[int] | type[float]
+) -> float:
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, types):
         raise AdapterRefused(f"{path}: {key} is {value!r}, expected a positive number")
@@ -234,8 +238,8 @@ def _check_names(path: Path, found: set[str], expected: set[str]) -> None:
         )
     if extra := sorted(found - expected):
         raise AdapterRefused(
-            f"{path}: tensor {extra[0]} is not expected ({len(extra)} such in all); expected A and B "
-            f"of each target module, {len(expected)} tensors, found {len(found)}"
+            f"{path}: tensor {extra[0]} is not expected ({len(extra)} such in all); expected "
+            f"A and B of each target module, {len(expected)} tensors, found {len(found)}"
         )
 
 

@@ -1,12 +1,13 @@
 """The base model on disk: found, converted once if it must be, and loaded.
 
-The result of `prepare_base` is always a local directory in transformers' own format (safetensors and a
-tokenizer with a chat template), known by its content. Only safetensors are read and code that comes with a
-model is never run. Does not know adapters or requests.
+The result of `prepare_base` is always a local directory in transformers' own format (safetensors
+and a tokenizer with a chat template), known by its content. Only safetensors are read and code that
+comes with a model is never run. Does not know adapters or requests.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -36,8 +37,8 @@ def prepare_base(
 ) -> BaseModel:
     """Make the configured base model ready in a local directory and identify it.
 
-    `on_step` is told, in a few words, of each step that takes time. Idempotent and safe against a crash at
-    any moment. Raises ModelError with what to do.
+    `on_step` is told, in a few words, of each step that takes time. Idempotent and safe against a
+    crash at any moment. Raises ModelError with what to do.
     """
     models = data_dir / "models"
     if settings.source == "bundled":
@@ -84,7 +85,9 @@ def load_model(base: BaseModel, dtype: str, device: str) -> PreTrainedModel:
                 trust_remote_code=False,
                 use_safetensors=True,
             )
-        return model.to(where).eval().requires_grad_(False)  # type: ignore[arg-type]
+        model.to(where)  # type: ignore[arg-type]
+        model.train(False).requires_grad_(False)
+        return model
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(
             f"{base.path}: the model cannot be loaded: {_first_line(error)}"
@@ -107,7 +110,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turn a configured dtype into a real one: "auto" is bfloat16 where the processor computes in it."""
+    """Turn a configured dtype into a real one: "auto" is bfloat16 where the device has it."""
     import torch
 
     if name != "auto":
@@ -197,14 +200,16 @@ def _hub_directory(settings: ModelSettings, on_step: Callable[[str], None]) -> P
         on_step(f"downloading {settings.source}")
     except HFValidationError:
         raise ModelError(
-            f"model.source {settings.source!r} is neither 'bundled', an existing directory nor a hub id"
+            f"model.source {settings.source!r} is neither 'bundled', an existing directory "
+            "nor a hub id"
         ) from None
     try:
         return Path(snapshot_download(**wanted))
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         raise ModelError(
-            f"model.source {settings.source!r} is not a directory here and cannot be fetched from the hub "
-            f"({_first_line(error)}); check the name, the revision and the network, or name a directory"
+            f"model.source {settings.source!r} is no directory here and cannot be fetched from the "
+            f"hub ({_first_line(error)}); check the name, the revision and the network, or name "
+            "a directory"
         ) from error
 
 
@@ -224,16 +229,20 @@ def _no_progress_bars() -> Iterator[None]:
     """Silence transformers' progress bars for a while: ours are the only ones on a terminal."""
     from transformers.utils import logging
 
+    transformers_logging: Any = logging  # its functions carry no types
+    gguf: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    level, bar = logging.get_verbosity(), gguf.tqdm  # the GGUF reader has a bar of its own
     were_on = logging.is_progress_bar_enabled()
-    level = logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    gguf.tqdm = lambda items, **_: items
     try:
         yield
     finally:
+        gguf.tqdm = bar
         logging.set_verbosity(level)
         if were_on:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,8 +1,9 @@
 """The running batch: which row holds whose tokens, and the forward passes over them.
 
-Rows 0..decoding-1 draw a token in every `decode`; the rows after them still read their prompts, in chunks,
-so that a long prompt never holds up the others for long. One row's result does not depend on which other
-rows are there. Knows tokens and adapters, not requests or text. Used by the model thread only.
+Rows 0..decoding-1 draw a token in every `decode`; the rows after them still read their prompts, in
+chunks, so that a long prompt never holds up the others for long. One row's result does not depend
+on which other rows are there. Knows tokens and adapters, not requests or text. Used by the model
+thread only.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Batch:
             self._rows[place] = self._rows[source]
 
     def prefill(self, budget: int) -> list[Draw]:
-        """Read about `budget` more prompt tokens; return the first draw of each prompt now read whole."""
+        """Read about `budget` more prompt tokens; return the first draws of those read whole."""
         readers = self._rows[self._decoding :]
         if not readers:
             return []
@@ -158,12 +159,12 @@ class _MaskPlan:
 
     @classmethod
     def of(cls, config: Any) -> _MaskPlan:
-        """Read the plan off a model's configuration; raises ModelError for layers we cannot serve."""
+        """Read the plan off a model's configuration; raises ModelError for other kinds of layer."""
         kinds = set(getattr(config, "layer_types", None) or ())
         if unknown := kinds - {"full_attention", "sliding_attention"}:
             raise ModelError(
-                f"{config.model_type}: layers of kind {sorted(unknown)[0]!r} are not supported; expected a "
-                "decoder with full or sliding attention"
+                f"{config.model_type}: layers of kind {sorted(unknown)[0]!r} are not supported; "
+                "expected a decoder with full or sliding attention"
             )
         window = getattr(config, "sliding_window", None)
         if kinds == {"full_attention"}:

@@ -1,9 +1,9 @@
 """The key and value states of every row of the running batch, preallocated.
 
-Row r keeps its states in slots 0..length-1 whatever its neighbours do, so rows join, leave and change
-places without touching each other, and a step writes one slot per row instead of copying the cache.
-Implements transformers' `Cache`, so that any decoder writes into it by its own attention code. Knows no
-requests. Used by the model thread only.
+Row r keeps its states in slots 0..length-1 whatever its neighbours do, so rows join, leave and
+change places without touching each other, and a step writes one slot per row instead of copying the
+cache. Implements transformers' `Cache`, so that any decoder writes into it by its own attention
+code. Knows no requests. Used by the model thread only.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _FIRST_SLOTS = 256
 class Window:
     """The part of the cache one forward pass works on: rows `first..first+len(counts)-1`.
 
-    Row i appends `counts[i]` tokens at slot `starts[i]`; its tokens stand at the right of a (rows, width)
-    input padded on the left.
+    Row i appends `counts[i]` tokens at slot `starts[i]`; its tokens stand at the right of a (rows,
+    width) input padded on the left.
     """
 
     first: int
@@ -79,13 +79,13 @@ class RowCache(Cache):
             layer.clear_row(row)
 
 
-class _RowLayer(CacheLayerMixin):
+class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One decoder layer's states: keys and values of shape (rows, kv_heads, slots, head_dim)."""
 
     is_sliding = False
 
     def __init__(self, owner: RowCache) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._owner = owner
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -111,7 +111,7 @@ class _RowLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write (rows, kv_heads, width, head_dim) into the window; return all the slots it may see."""
+        """Write (rows, kv_heads, width, head_dim) into the window; return the slots it may see."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None  # noqa: S101 - for the type checker
@@ -123,9 +123,9 @@ class _RowLayer(CacheLayerMixin):
             keys[row, :, slot] = key_states[:, :, 0]
             values[row, :, slot] = value_states[:, :, 0]
         else:
-            for row, (start, count) in enumerate(zip(window.starts, window.counts, strict=True)):
-                keys[row, :, start : start + count] = key_states[row, :, -count:]
-                values[row, :, start : start + count] = value_states[row, :, -count:]
+            for i, (start, count) in enumerate(zip(window.starts, window.counts, strict=True)):
+                keys[i, :, start : start + count] = key_states[i, :, -count:]
+                values[i, :, start : start + count] = value_states[i, :, -count:]
         return keys[:, :, : window.slots], values[:, :, : window.slots]
 
     def copy_row(self, source: int, target: int, length: int) -> None:

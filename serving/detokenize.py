@@ -1,4 +1,4 @@
-"""Tokens to streamed text: whole characters only, and nothing that may turn out to be a stop string.
+"""Tokens to streamed text: whole characters only, and nothing that may become a stop string.
 
 The pieces given out, joined, are the reply's text. Knows no model.
 """
@@ -12,7 +12,7 @@ _LONGEST_CHARACTER_TOKENS = 4  # UTF-8 has at most four bytes, and a token at le
 
 
 class Detokenizer:
-    """Decodes a reply token by token. `decode` turns token ids into text, special tokens skipped."""
+    """Decodes a reply token by token; `decode` turns token ids into text."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode = decode
@@ -56,7 +56,7 @@ class StopFilter:
         self.stopped = False
 
     def push(self, piece: str) -> str:
-        """Take a piece; return what is safe to show. After a stop string `stopped` is true for good."""
+        """Take a piece; return what is safe to show. A stop string sets `stopped` for good."""
         if self.stopped:
             return ""
         text = self._held + piece

@@ -1,8 +1,9 @@
-"""The engine in this process: replies by the base model and any resident adapter, in one running batch.
+"""The engine in this process: replies by the base model and any resident adapter.
 
 This is the event loop's side. It decides who is resident and who is accepted; the model thread
-(serving.worker) writes the replies. A job holds its adapter itself, so a reply ends on the adapter it began
-with whatever is loaded, unloaded or promoted meanwhile. Knows no database and no chat platform.
+(serving.worker) writes the replies. A job holds its adapter itself, so a reply ends on the adapter
+it began with whatever is loaded, unloaded or promoted meanwhile. Knows no database and no chat
+platform.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from core.basemodel import BaseModel
-from core.errors import EngineBusy, EngineStopped, InvalidInput, ModelError, UnknownAdapter
+from core.errors import EngineBusy, EngineStopped, InvalidInput, ModelError
 from core.generation import BASE, EngineStats, GenerationRequest, Message, Sampling
 from core.settings import ServingSettings
 from serving.adapters import read_adapter
@@ -113,7 +115,7 @@ class LocalEngine:
     # -- replies
 
     def generate(self, request: GenerationRequest) -> ReplyStream:
-        """Queue a reply. Raises EngineBusy, UnknownAdapter, InvalidInput or EngineStopped at once."""
+        """Queue a reply; raises EngineBusy, UnknownAdapter, InvalidInput, EngineStopped at once."""
         self._running()
         _check(request)
         adapter = None if request.adapter == BASE else self._residents.adapter(request.adapter)
@@ -166,9 +168,9 @@ class LocalEngine:
     async def load(self, name: str, directory: Path) -> None:
         """Validate an adapter and make it resident beside the running ones.
 
-        Reading and checking happen in a worker thread, so no reply waits for it. Idempotent for the same
-        content. If all places are taken, the adapter used least recently that is neither pinned nor writing
-        makes room. Raises AdapterRefused.
+        Reading and checking happen in a worker thread, so no reply waits for it. Idempotent for the
+        same content. If all places are taken, the adapter used least recently that is neither
+        pinned nor writing makes room. Raises AdapterRefused.
         """
         worker = self._running()
         async with self._loading:
@@ -187,7 +189,7 @@ class LocalEngine:
                 await self._on_model_thread(lambda old=evicted: worker.forget(old))  # type: ignore[misc]
 
     async def unload(self, name: str) -> None:
-        """Take an adapter out once its last running reply has ended; new requests are refused at once.
+        """Take an adapter out after its last running reply; new requests are refused at once.
 
         Returns early if the same adapter is loaded again meanwhile. Raises UnknownAdapter.
         """
@@ -206,7 +208,7 @@ class LocalEngine:
         await self._submit(_WARM_UP, adapter, internal=True).result()
 
     def pin(self, names: Collection[str]) -> None:
-        """Say which adapters never make room for another (the live and previous ones); replaces the last set."""
+        """Say which adapters never make room for another; replaces the set said before."""
         self._residents.pinned = frozenset(names)
 
     # -- the model thread
@@ -222,18 +224,24 @@ class LocalEngine:
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
         def act() -> None:
-            action()
-            done.set_result(None)
+            try:
+                action()
+            except Exception as error:  # the one who asked must hear of it, the thread goes on
+                done.set_exception(error)
+            else:
+                done.set_result(None)
 
         worker.post(act)
         assert self._ended is not None  # noqa: S101 - set by start
-        finished = asyncio.ensure_future(asyncio.wrap_future(done))
+        finished = asyncio.wrap_future(done)
         ended = asyncio.ensure_future(self._ended.wait())
-        await asyncio.wait({finished, ended}, return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Future[Any]] = {finished, ended}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
         if not finished.done():
             finished.cancel()
             raise self._stopped or EngineStopped("the engine is closed")
+        finished.result()
 
     def _run(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Worker]) -> None:
         """Load the model, then work until stopped. The body of the model thread."""

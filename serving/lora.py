@@ -1,9 +1,10 @@
-"""Several adapters in one batch: each row of a forward pass gets its own adapter's low-rank addition.
+"""Several adapters in one batch: each row of a pass gets its own adapter's addition.
 
-`wrap_linears` puts a `LoraLinear` in the place of every nn.Linear. Before a pass, `AdapterSwitch.aim` says
-which adapter each row uses; a projection then computes PEFT's y = base(x) + B(A(x)) * scale with the A and B
-of all the adapters in the pass side by side, each row seeing only its own adapter's ranks. Used by the model
-thread only, except that adapters themselves are immutable.
+`wrap_linears` puts a `LoraLinear` in the place of every nn.Linear. Before a pass,
+`AdapterSwitch.aim` says which adapter each row uses; a projection then computes PEFT's y = base(x)
++ B(A(x)) * scale with the A and B of all the adapters in the pass side by side, each row seeing
+only its own adapter's ranks. Used by the model thread only, except that adapters themselves are
+immutable.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class AdapterSwitch:
         return y + functional.linear(h, slab.b)
 
     def _foreign(self, layout: tuple[tuple[int, int], ...], owners: torch.Tensor) -> torch.Tensor:
-        """Say which ranks are not the row's own: (rows, 1, ranks) bool, once for each pass and layout."""
+        """Say which ranks are not the row's own.  # (rows, 1, ranks) bool"""
         mask = self._masks.get(layout)
         if mask is None:
             ranks = [index for index, rank in layout for _ in range(rank)]
@@ -117,7 +118,7 @@ class AdapterSwitch:
 
 
 class LoraLinear(nn.Linear):
-    """A linear layer that adds each row's adapter to its output. Shares the weights of the one it replaces."""
+    """A linear layer that adds each row's adapter; shares the weights of the one it replaces."""
 
     def __init__(self, base: nn.Linear, name: str, switch: AdapterSwitch) -> None:
         nn.Module.__init__(self)

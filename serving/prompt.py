@@ -1,4 +1,4 @@
-"""A chat as prompt tokens that fit: the oldest messages go first, the system's and the last one stay.
+"""A chat as prompt tokens that fit: the oldest messages go, the system's and the last stay.
 
 Knows the tokenizer and its chat template, not the model.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model reads. `cut_tokens` counts what was cut from the left of a last message too long."""
+    """What the model reads; `cut_tokens` counts what was cut off a last message too long."""
 
     token_ids: tuple[int, ...]
     dropped_messages: int
@@ -28,7 +28,7 @@ class Prompt:
 def fit_prompt(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], limit: int
 ) -> Prompt:
-    """Render a chat in at most `limit` tokens; raises InvalidInput for a chat the template refuses."""
+    """Render a chat in at most `limit` tokens; raises InvalidInput if the template refuses it."""
     if not messages:
         raise InvalidInput("a request needs at least one message")
     system = [messages[0]] if messages[0].role == "system" and len(messages) > 1 else []
@@ -48,7 +48,7 @@ def fit_prompt(
 def _next_start(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], first: int, excess: int
 ) -> int:
-    """Return where the chat may start so that about `excess` tokens go; a chat starts with a user."""
+    """Return where a chat may start so that about `excess` tokens go: at a user's message."""
     last = len(turns) - 1
     freed = 0
     while first < last and (freed < excess or turns[first].role != "user"):

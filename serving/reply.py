@@ -18,7 +18,8 @@ from serving.prompt import Prompt
 class Job:
     """An accepted request. `cancelled` is set by the event loop, everything else is fixed.
 
-    Times are the engine's clock in seconds. An `internal` job (a warm-up) goes first and is not counted.
+    Times are the engine's clock in seconds. An `internal` job (a warm-up) goes first and is not
+    counted.
     """
 
     request: GenerationRequest

@@ -1,7 +1,7 @@
 """Which adapters are in memory under which name, who uses them, and who may go.
 
-Lives on the event loop. Immutable names: a name once resident never changes its content. Does not read
-files and does not know the model.
+Lives on the event loop. Immutable names: a name once resident never changes its content. Does not
+read files and does not know the model.
 """
 
 from __future__ import annotations
@@ -62,8 +62,10 @@ class Residents:
         if old is not None:
             if old.adapter.sha256 != adapter.sha256:
                 raise AdapterRefused(
-                    f"adapter {adapter.name} is resident with content {old.adapter.sha256[:12]}…, found "
-                    f"{adapter.sha256[:12]}…; a name never changes its content: publish a new version"
+                    f"adapter {adapter.name} is resident with content "
+                    f"{old.adapter.sha256[:12]}…, found {adapter.sha256[:12]}…; "
+                    "a name never changes "
+                    "its content: publish a new version"
                 )
             old.leaving = False
             old.changed.set()
@@ -74,7 +76,7 @@ class Residents:
         return evicted
 
     async def remove(self, name: str) -> LoadedAdapter | None:
-        """Refuse new replies at once, wait for the last running one, then drop the adapter and return it.
+        """Refuse new replies at once, wait for the last one, then drop and return the adapter.
 
         Returns None if it was added again meanwhile.
         """
@@ -105,8 +107,8 @@ class Residents:
         ]
         if not idle:
             raise AdapterRefused(
-                f"adapter {name}: all {self._limit} places (serving.max_adapters) hold adapters that are "
-                "pinned or writing a reply; unload one first"
+                f"adapter {name}: all {self._limit} places (serving.max_adapters) hold adapters "
+                "that are pinned or writing a reply; unload one first"
             )
         oldest = min(idle, key=lambda resident: resident.last_use)
         del self._by_name[oldest.adapter.name]

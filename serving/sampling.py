@@ -1,7 +1,8 @@
 """How the next token of each row is drawn from its logits.
 
-A row's draw depends on its own logits, settings and random generator only: the same seed gives the same
-reply whatever its neighbours do. The order is the usual one: temperature, then top-k, then top-p.
+A row's draw depends on its own logits, settings and random generator only: the same seed gives the
+same reply whatever its neighbours do. The order is the usual one: temperature, then top-k, then
+top-p.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ def draw_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int |
     """
     logits = logits.float()
     best = logits.max(dim=-1)
-    finite = torch.isfinite(best.values) & ~torch.isneginf(logits).all(dim=-1)
+    finite: list[bool] = torch.isfinite(best.values).tolist()  # NaN and +inf win a maximum
     tokens: list[int | None] = best.indices.tolist()
     for row, sampler in enumerate(samplers):
         if sampler.sampling.temperature > 0 and finite[row]:
             tokens[row] = _draw(logits[row], sampler)
-    return [token if ok else None for token, ok in zip(tokens, finite.tolist(), strict=True)]
+    return [token if ok else None for token, ok in zip(tokens, finite, strict=True)]
 
 
 def _draw(logits: torch.Tensor, sampler: Sampler) -> int:
@@ -59,7 +60,7 @@ def _draw(logits: torch.Tensor, sampler: Sampler) -> int:
 def _candidates(
     probabilities: torch.Tensor, sampling: Sampling
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the tokens that top-k leaves, most likely first, or at least those that top-p can reach."""
+    """Return the tokens top-k leaves, likeliest first, or at least those top-p can reach."""
     vocab = probabilities.shape[0]
     if sampling.top_k:
         ranked, tokens = probabilities.topk(min(sampling.top_k, vocab))
@@ -77,7 +78,7 @@ def _nucleus_size(ranked: torch.Tensor, top_p: float) -> int:
 
 
 def _invert(weights: torch.Tensor, point: float) -> int:
-    """Return the index at which the running sum of weights passes `point` of the whole; point in [0, 1)."""
+    """Return where the running sum of weights passes `point` (in [0, 1)) of the whole."""
     running = weights.double().cumsum(dim=0)
     index = int(torch.searchsorted(running, point * running[-1], right=True))
     return min(index, weights.shape[0] - 1)

@@ -1,6 +1,7 @@
 """A reply being written, as the event loop sees it.
 
-The model thread hands over pieces and the end by `deliver`; everything else happens on the event loop.
+The model thread hands over pieces and the end by `deliver`; everything else happens on the event
+loop.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from core.generation import GenerationResult
 
 
 class ReplyStream:
-    """Iterate over text pieces, then read the result. Implements core.generation.GenerationStream."""
+    """Iterate over text pieces, then read the result: a core.generation.GenerationStream."""
 
     def __init__(self, on_cancel: Callable[[], None]) -> None:
         self._on_cancel = on_cancel

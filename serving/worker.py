@@ -1,8 +1,8 @@
 """The model thread: it alone touches the model, step after step.
 
-Between two steps it does what the event loop asked for, ends what is cancelled or late, and lets waiting
-jobs join. A failing request ends with the reason "error" and the loop goes on; a failing loop is reported
-once and the thread ends.
+Between two steps it does what the event loop asked for, ends what is cancelled or late, and lets
+waiting jobs join. A failing request ends with the reason "error" and the loop goes on; a failing
+loop is reported once and the thread ends.
 """
 
 from __future__ import annotations
