@@ -18,6 +18,7 @@ from core.generation import Engine, GenerationRequest, GenerationStream, Message
 from core.records import Person, Reply, Turn
 from core.settings import Settings
 from storage.aio import AsyncDatabase
+from storage.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +88,12 @@ class ChatService:
 
     async def open(self, scope: str, person: Person, platform_key: str | None = None) -> str:
         """Open a conversation, or go on with the one `platform_key` names; return its id."""
-        return await self._database.run(
-            lambda db: db.conversations.open(scope, person_id=person.id, platform_key=platform_key)
-        )
+
+        def opened(db: Database) -> str:
+            db.scopes.ensure(scope)
+            return db.conversations.open(scope, person_id=person.id, platform_key=platform_key)
+
+        return await self._database.run(opened)
 
     async def say(
         self, conversation_id: str, person_id: str, text: str, *, sampling: Sampling | None = None

@@ -27,13 +27,15 @@ from core.settings import Settings
 from storage.aio import AsyncDatabase
 from storage.database import Database
 from trainer.gate import Verdict, judge
-from trainer.launch import Launcher
+from trainer.launch import Handle, Launcher
 from trainer.plan import TrainingPlan, plan_training
 from trainer.publish import publish_adapter
 from trainer.snapshot import Snapshot, write_job
 
 log = logging.getLogger(__name__)
 CANCEL_POLL_S = 0.5
+JOB_SHARE = 0.98
+"""The job's part of a run's progress; the rest is the verdict and the publication."""
 OnProgress = Callable[[Progress], None]
 
 
@@ -214,10 +216,21 @@ class LearningService:
                 task.cancel()
             await asyncio.gather(watching, stopping, return_exceptions=True)
 
-    async def _watch(self, handle: Any, on_progress: OnProgress) -> None:
-        async for progress in self._launcher.watch(handle):
-            on_progress(progress)
-        await self._launcher.wait(handle)
+    async def _watch(self, handle: Handle, on_progress: OnProgress) -> None:
+        """Tell the progress until the job has ended well; the wait holds the time limit."""
+
+        async def tell() -> None:
+            async for progress in self._launcher.watch(handle):
+                share = JOB_SHARE * progress.fraction
+                on_progress(progress.model_copy(update={"fraction": share}))
+
+        telling = asyncio.create_task(tell())
+        try:
+            await self._launcher.wait(handle)
+            await telling
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
 
     async def _until_cancelled(self, run: Run) -> None:
         while not (await self._database.run(lambda db: db.runs.get(run.id))).cancel_requested:

@@ -1,0 +1,93 @@
+"""The chat: stored before it is answered, answered by one adapter, kept whoever stops reading."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bot.world import World
+from core.errors import EngineBusy, InvalidInput
+from core.generation import GenerationRequest, Message, Sampling
+from core.records import Person
+
+SCOPE = "console"
+
+
+async def test_a_reply_streams_what_is_stored(world: World, ada: Person) -> None:
+    """The pieces concatenate to the text of the row, which names its adapter."""
+    conversation = await world.chat.open(SCOPE, ada)
+    writing = await world.chat.say(conversation, ada.id, "Hello there")
+    text = "".join([piece async for piece in writing])
+    reply = await writing.finished()
+    stored = await world.database.run(lambda db: db.replies.get(reply.id))
+    assert (stored.text, stored.state, stored.adapter) == (text, "done", "base")
+    assert stored.prompt[-1].content == "Hello there"
+
+
+async def test_the_next_message_sees_the_last_reply(world: World, ada: Person) -> None:
+    """The prompt of the second reply holds the whole conversation."""
+    conversation = await world.chat.open(SCOPE, ada)
+    first = await (await world.chat.say(conversation, ada.id, "One")).finished()
+    second = await (await world.chat.say(conversation, ada.id, "Two")).finished()
+    assert [turn.content for turn in second.prompt] == ["One", first.text, "Two"]
+
+
+async def test_a_reply_nobody_reads_is_stored(world: World, ada: Person) -> None:
+    """Who stops listening loses nothing."""
+    conversation = await world.chat.open(SCOPE, ada)
+    writing = await world.chat.say(conversation, ada.id, "Hello")
+    async for _ in writing:
+        break
+    assert (await writing.finished()).state == "done"
+
+
+async def test_a_stopped_reply_keeps_what_is_there(world: World, ada: Person) -> None:
+    """Cancelling ends the reply with its own finish reason."""
+    conversation = await world.chat.open(SCOPE, ada)
+    writing = await world.chat.say(conversation, ada.id, "Hello")
+    writing.cancel()
+    assert (await writing.finished()).finish_reason == "cancelled"
+
+
+@pytest.mark.parametrize("text", ["", "  \n ", "\x00", "x" * 3000])
+async def test_what_cannot_be_answered_is_refused_and_not_stored(
+    world: World, ada: Person, text: str
+) -> None:
+    """Empty and overlong messages are refused with what to do."""
+    conversation = await world.chat.open(SCOPE, ada)
+    with pytest.raises(InvalidInput, match=r"write something|send a shorter one"):
+        await world.chat.say(conversation, ada.id, text)
+    assert await world.database.run(lambda db: db.conversations.history(conversation, limit=9)) == []
+
+
+@pytest.mark.parametrize("text", ["👍👍🏽🎉", "\ud83d lone", "مرحبا", "a" * 2000])
+async def test_odd_messages_are_answered(world: World, ada: Person, text: str) -> None:
+    """Emoji, lone surrogates, right-to-left text and the longest message get a reply."""
+    conversation = await world.chat.open(SCOPE, ada)
+    assert (await (await world.chat.say(conversation, ada.id, text)).finished()).state == "done"
+
+
+async def test_again_writes_another_version_of_the_same_reply(world: World, ada: Person) -> None:
+    """The new version has its own id, the same prompt, and the asking is a signal."""
+    conversation = await world.chat.open(SCOPE, ada)
+    first = await (await world.chat.say(conversation, ada.id, "Hello")).finished()
+    second = await (await world.chat.again(first.id, ada.id)).finished()
+    assert second.replaces == first.id
+    assert second.prompt == first.prompt
+    signals = await world.database.run(lambda db: db.feedback.of_reply(first.id))
+    assert [signal.kind for signal in signals] == ["regenerate"]
+
+
+async def test_a_full_engine_says_busy_and_the_message_is_kept(world: World, ada: Person) -> None:
+    """A full queue answers at once; the message is there and can be answered later."""
+    conversation = await world.chat.open(SCOPE, ada)
+    long = GenerationRequest((Message("user", "Go on"),), sampling=Sampling(0.0, max_tokens=400))
+    full = [world.engine.generate(long) for _ in range(8)]
+    with pytest.raises(EngineBusy, match="try again in a moment"):
+        await world.chat.say(conversation, ada.id, "Tell me a story")
+    for stream in full:
+        stream.cancel()
+    await asyncio.gather(*(stream.result() for stream in full))
+    later = await world.chat.answer(conversation)
+    assert (await later.finished()).prompt[-1].content == "Tell me a story"

@@ -1,0 +1,126 @@
+"""The speaking adapter follows the database, whoever flips it; a bad one is taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from bot.adapters import promote, roll_back
+from bot.registry import Swap
+from bot.world import World
+from core.errors import AdapterRefused, Conflict
+from core.manifest import WEIGHTS, read_manifest
+from core.records import AdapterRecord, Person
+from storage.database import Database
+from tests.tiny import publish_tiny_adapter
+
+SCOPE = "console"
+
+
+async def publish(world: World, version: int, seed: int) -> str:
+    """Publish a random adapter as candidate; return its name."""
+    name = f"{SCOPE}@v{version}"
+    home = Path("adapters") / SCOPE / f"v{version}"
+    target = world.settings.data_dir / home
+    target.parent.mkdir(parents=True, exist_ok=True)
+    publish_tiny_adapter(
+        target, world.base.path, name, seed, base_sha256=world.base.sha256, scale=1.0
+    )
+    record = AdapterRecord(
+        name=name,
+        scope=SCOPE,
+        version=version,
+        base_sha256=world.base.sha256,
+        run_id=None,
+        directory=str(home),
+        sha256=read_manifest(target).sha256,
+        state="candidate",
+        detail="",
+        created_at="2026-01-01T00:00:00.000000Z",
+    )
+    await world.database.run(lambda db: db.adapters.add(record))
+    return name
+
+
+async def spoken_by(world: World, person: Person) -> str:
+    """Say which adapter answers now."""
+    conversation = await world.chat.open(SCOPE, person)
+    return (await (await world.chat.say(conversation, person.id, "Hi")).finished()).adapter
+
+
+async def test_a_promotion_elsewhere_is_followed_within_a_second(world: World, ada: Person) -> None:
+    """Another process flips the pointer; new replies use it in under a second."""
+    assert await spoken_by(world, ada) == "base"
+    name = await publish(world, 1, seed=1)
+    swapped: asyncio.Future[Swap] = asyncio.get_running_loop().create_future()
+    world.registry.on_swap(swapped.set_result)
+    started = time.monotonic()
+    await asyncio.to_thread(_promote_in_another_connection, world.settings.database_path, name)
+    swap = await asyncio.wait_for(swapped, timeout=5)
+    assert time.monotonic() - started < 1.0
+    assert (swap.old, swap.new) == ("base", name)
+    assert await spoken_by(world, ada) == name
+
+
+def _promote_in_another_connection(path: Path, name: str) -> None:
+    with Database(path) as other:
+        other.adapters.promote(name, actor="elsewhere")
+
+
+async def test_rollback_goes_back_and_forth(world: World, ada: Person) -> None:
+    """Rollback to the base and again to the adapter; each speaks at once."""
+    name = await publish(world, 1, seed=1)
+    await world.registry.speaking(SCOPE)
+    data_dir = world.settings.data_dir
+    await promote(world.database, data_dir, name, actor="test")
+    await world.registry.sync()
+    assert await spoken_by(world, ada) == name
+    for expected in ("base", name):
+        await roll_back(world.database, data_dir, SCOPE, actor="test")
+        await world.registry.sync()
+        assert await spoken_by(world, ada) == expected
+
+
+async def test_a_running_reply_keeps_its_adapter(world: World, ada: Person) -> None:
+    """A promotion in the middle of a reply changes the next reply, not this one."""
+    name = await publish(world, 1, seed=1)
+    conversation = await world.chat.open(SCOPE, ada)
+    running = await world.chat.say(conversation, ada.id, "Hello")
+    await promote(world.database, world.settings.data_dir, name, actor="test")
+    await world.registry.sync()
+    assert (await running.finished()).adapter == "base"
+    assert await spoken_by(world, ada) == name
+
+
+async def test_a_corrupt_adapter_is_not_promoted(world: World, ada: Person) -> None:
+    """A flipped byte is refused before the pointer moves, and the base goes on."""
+    name = await publish(world, 1, seed=1)
+    weights = world.settings.data_dir / "adapters" / SCOPE / "v1" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(AdapterRefused, match="corrupt or altered"):
+        await promote(world.database, world.settings.data_dir, name, actor="test")
+    assert await spoken_by(world, ada) == "base"
+
+
+async def test_an_adapter_the_engine_refuses_is_taken_back(world: World, ada: Person) -> None:
+    """A pointer that was flipped to a broken adapter goes back, with an audit line and the reason."""
+    assert await spoken_by(world, ada) == "base"
+    name = await publish(world, 1, seed=1)
+    weights = world.settings.data_dir / "adapters" / SCOPE / "v1" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:100])
+    await world.database.run(lambda db: db.adapters.promote(name, actor="test"))
+    await world.registry.sync()
+    assert await spoken_by(world, ada) == "base"
+    record = await world.database.run(lambda db: db.adapters.get(name))
+    assert record.state == "refused"
+    assert "corrupt or altered" in record.detail
+
+
+async def test_nothing_to_roll_back_says_so(world: World) -> None:
+    """A fresh scope has no previous adapter."""
+    await world.registry.speaking(SCOPE)
+    with pytest.raises(Conflict, match="nothing to roll back"):
+        await roll_back(world.database, world.settings.data_dir, SCOPE, actor="test")
