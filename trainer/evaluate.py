@@ -186,4 +186,6 @@ def reference_texts() -> list[str]:
 
 def _part(on_progress: Progress, start: float, end: float) -> Progress:
     """Return a progress callback whose 0 to 1 is `start` to `end` of the whole."""
-    return lambda fraction, message: on_progress(start + (end - start) * fraction, message)
+    return lambda fraction, message: on_progress(
+        min(1.0, start + (end - start) * fraction), message
+    )

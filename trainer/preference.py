@@ -72,12 +72,12 @@ def _scored_rows(
         prompt = texts.prompt([message.model_dump() for message in example.prompt])
         if isinstance(example, VoteExample):
             votes.append((example, len(rows)))
-            rows.append(Scored(prompt, texts.reply(example.completion, example.complete)))
+            rows.append(Scored(prompt, texts.reply(example.completion, complete=example.complete)))
         else:
             pairs.append((example, len(rows)))
             rows += [
-                Scored(prompt, texts.reply(example.chosen, example.chosen_complete)),
-                Scored(prompt, texts.reply(example.rejected, example.rejected_complete)),
+                Scored(prompt, texts.reply(example.chosen, complete=example.chosen_complete)),
+                Scored(prompt, texts.reply(example.rejected, complete=example.rejected_complete)),
             ]
 
     def judged(rewards: Sequence[float]) -> Judged:

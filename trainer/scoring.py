@@ -50,11 +50,11 @@ class Texts:
         """Return a text's ids, no special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def reply(self, text: str, finished: bool) -> list[int]:
-        """Return a reply's ids; the end token follows only if the reply was finished, not cut by a
+    def reply(self, text: str, *, complete: bool) -> list[int]:
+        """Return a reply's ids; the end token follows only if it was complete, not cut by a
         limit."""
         ids = self.plain(text)[: self.max_length]
-        return [*ids, self.end_id] if finished or not ids else ids
+        return [*ids, self.end_id] if complete or not ids else ids
 
     def read(self, ids: Sequence[int]) -> str:
         """Return the text of a reply's ids."""
@@ -79,16 +79,24 @@ class Systems:
     def using(self, system: System) -> Iterator[Any]:
         """Yield the causal model speaking as `system`, without gradients; the candidate is active
         after."""
-        own = self._adapters["candidate"]
+        own, causal = self._adapters["candidate"], self.model.get_base_model()
+        # Without this, the head's product over the last positions only (a view) copies the whole
+        # head once for every row: 56 MB each for the default model.
+        hook = causal.get_output_embeddings().register_forward_pre_hook(_contiguous)
         with torch.inference_mode():
             if system != "base":
                 self.model.set_adapter(self._adapters[system])
             try:
                 with self.model.disable_adapter() if system == "base" else nullcontext():
-                    yield self.model.get_base_model()
+                    yield causal
             finally:
+                hook.remove()
                 if system == "live":
                     self.model.set_adapter(own)
+
+
+def _contiguous(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.contiguous() for tensor in inputs)
 
 
 def batches_by_length(lengths: Sequence[int], budget: int, most: int = 16) -> list[list[int]]:

@@ -1,0 +1,204 @@
+"""The whole evaluation on a tiny real model with base, live and candidate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.jobs import ChatMessage, Example, JobSpec, PairExample, VoteExample
+from core.report import Report
+from tests.tiny import make_tiny_adapter
+from trainer.evaluate import evaluate_job, sample_prompts
+from trainer.sampling import Drawing, choose, draw_replies
+from trainer.scoring import Scored, Systems, Texts, kl_to_base, perplexity, reply_logprobs
+
+END = frozenset({2})
+
+
+def vote(number: int, *, complete: bool = True) -> VoteExample:
+    return VoteExample(
+        feedback_ids=[f"f{number}"],
+        person=f"p{number % 3}",
+        at="2026-01-01T00:00:00Z",
+        prompt=[ChatMessage(role="user", content=f"hello {number}")],
+        completion="abc" * (1 + number % 4),
+        label=number % 2 == 0,
+        complete=complete,
+    )
+
+
+@pytest.fixture(scope="module")
+def world(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A tiny base, a candidate on it, the directory of a live adapter, and the tokenizer."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = tmp_path_factory.mktemp("adapters")
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, make_tiny_adapter(place / "new", tiny_model, seed=1))
+    live = make_tiny_adapter(place / "live", tiny_model, seed=2)
+    return {
+        "model": model.eval(),
+        "live": live,
+        "tokenizer": AutoTokenizer.from_pretrained(tiny_model),
+    }
+
+
+def spec(world: dict[str, Any], *, live: bool) -> JobSpec:
+    return JobSpec(
+        run_id="run_1",
+        adapter="console@v2",
+        base_path="base",
+        base_model="tiny",
+        base_sha256="0" * 64,
+        live_path=str(world["live"]) if live else None,
+        recipe="kto",
+        why="a test",
+        stages=[],
+        sample_prompts=4,
+        sample_max_tokens=10,
+    )
+
+
+def test_a_whole_evaluation_fills_the_report(world: dict[str, Any]) -> None:
+    """Base, live and candidate are measured, progress rises to 1, the model is as it was."""
+    held_out: list[Example] = [vote(number) for number in range(6)]
+    held_out.append(
+        PairExample(
+            feedback_ids=["f9"],
+            person="p1",
+            at="",
+            prompt=vote(9).prompt,
+            chosen="yes",
+            rejected="no",
+        )
+    )
+    seen: list[float] = []
+    parts = evaluate_job(
+        spec(world, live=True),
+        world["model"],
+        world["tokenizer"],
+        held_out,
+        on_progress=lambda fraction, message: seen.append(fraction),
+    )
+    rest = {"run_id": "r", "adapter": "a", "recipe": "kto", "why": "", "train_counts": {}}
+    report = Report(**rest, **parts, eval_counts={}, times_s={}, train_metrics={})  # type: ignore[arg-type]
+    assert report.reference == "live"
+    assert set(report.systems) == {"base", "live", "candidate"}
+    assert report.preference is not None
+    assert (report.preference.liked, report.preference.disliked, report.preference.pairs) == (
+        3,
+        3,
+        1,
+    )
+    assert report.preference.over_live is not None
+    assert report.systems["base"].kl_to_base == 0 < report.systems["candidate"].kl_to_base
+    assert set(report.samples[0].replies) == {"base", "live", "candidate"}
+    assert seen == sorted(seen) and seen[-1] == 1.0
+    assert world["model"].active_adapter == "default"
+    assert set(world["model"].peft_config) == {"default"}
+
+
+def test_an_empty_test_set_has_no_preference_figures(world: dict[str, Any]) -> None:
+    """Nothing held out: the rest is measured, and the gate will refuse."""
+    parts = evaluate_job(spec(world, live=False), world["model"], world["tokenizer"], [])
+    assert parts["preference"] is None
+    assert parts["reference"] == "base"
+    assert parts["systems"]["candidate"].samples == 0
+
+
+def test_a_system_is_no_distance_from_itself(world: dict[str, Any]) -> None:
+    """KL(base || base) is 0, also where it is computed and not known beforehand."""
+    systems = Systems(world["model"])
+    rows = [Scored([5, 6, 7], [8, 9, 10, 11]), Scored([5], [9, 9])]
+    saved = {n: p.detach().clone() for n, p in world["model"].named_parameters() if "lora_B" in n}
+    try:
+        for name, parameter in world["model"].named_parameters():
+            if name in saved:
+                parameter.data.zero_()
+        assert kl_to_base(systems, "candidate", rows) == pytest.approx(0.0, abs=1e-6)
+    finally:
+        for name, parameter in world["model"].named_parameters():
+            if name in saved:
+                parameter.data.copy_(saved[name])
+    assert kl_to_base(systems, "candidate", rows) > 0.01
+
+
+def test_perplexity_of_a_uniform_model_is_the_size_of_its_vocabulary(world: dict[str, Any]) -> None:
+    """With a head of zeros every token has probability 1 / vocabulary."""
+    systems, causal = Systems(world["model"]), world["model"].get_base_model()
+    head = causal.get_output_embeddings().weight
+    saved = head.detach().clone()
+    head.data.zero_()
+    try:
+        assert perplexity(systems, "base", [[3, 4, 5, 6]]) == pytest.approx(len(saved))
+    finally:
+        head.data.copy_(saved)
+
+
+def test_log_probabilities_do_not_depend_on_the_batch(world: dict[str, Any]) -> None:
+    """Padding changes nothing: rows scored together equal rows scored alone and by hand."""
+    systems = Systems(world["model"])
+    rows = [Scored([5, 6, 7], [8, 9, 10, 2]), Scored([5], [9]), Scored([7, 8], [4, 4, 4])]
+    together = reply_logprobs(systems, "candidate", rows)
+    alone = [reply_logprobs(systems, "candidate", [row])[0] for row in rows]
+    with torch.inference_mode():
+        logits = world["model"](torch.tensor([[5, 6, 7, 8, 9, 10, 2]])).logits[0]
+    by_hand = sum(float(logits[2 + i].log_softmax(-1)[t]) for i, t in enumerate([8, 9, 10, 2]))
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert together[0] == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_a_cut_reply_is_scored_without_its_end(world: dict[str, Any]) -> None:
+    """Only a reply the model ended has the end token after it."""
+    texts = Texts(world["tokenizer"], 100)
+    assert texts.reply("ab", complete=True) == [*texts.reply("ab", complete=False), texts.end_id]
+
+
+def test_greedy_replies_equal_those_of_generate(world: dict[str, Any]) -> None:
+    """Our loop, in any batch, writes what transformers writes for the prompt alone."""
+    prompts = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
+    systems = Systems(world["model"])
+    drawn = draw_replies(systems, "candidate", prompts, Drawing(END, 8))
+    for prompt, reply in zip(prompts, drawn, strict=True):
+        out = world["model"].generate(
+            input_ids=torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=2
+        )
+        assert reply.token_ids == [t for t in out[0, len(prompt) :].tolist() if t != 2]
+
+
+def test_a_draw_depends_on_the_seed_and_not_on_the_batch(world: dict[str, Any]) -> None:
+    """Every second token ends a reply: rows end at different steps and none is lost."""
+    prompts, systems = [[5, 6, 7, 8], [9, 10], [11, 12, 13]], Systems(world["model"])
+    whole = draw_replies(systems, "base", prompts, Drawing(END, 8, 1.0, 0.95, seed=1))
+    singly = draw_replies(systems, "base", prompts, Drawing(END, 8, 1.0, 0.95, seed=1, batch=1))
+    other = draw_replies(systems, "base", prompts, Drawing(END, 8, 1.0, 0.95, seed=2))
+    assert whole == singly != other
+
+
+def test_rows_that_end_leave_the_batch_and_the_others_go_on(world: dict[str, Any]) -> None:
+    """Every token as an end token but one: rows end at different steps, none is lost."""
+    prompts = [[5 + i, 6, 7 + i] for i in range(6)]
+    ends = frozenset(range(0, 259, 2))
+    drawn = draw_replies(Systems(world["model"]), "base", prompts, Drawing(ends, 12, 1.0, 1.0))
+    assert len(drawn) == 6
+    assert all(reply.finished for reply in drawn if len(reply.token_ids) < 12)
+    assert len({len(reply.token_ids) for reply in drawn}) > 1
+
+
+def test_top_p_leaves_out_the_unlikely() -> None:
+    """Of probabilities 0.6, 0.3, 0.1 with top_p 0.8 the highest luck draws the second."""
+    logits = torch.tensor([[0.6, 0.3, 0.1]]).log()
+    drawing = Drawing(END, 1, temperature=1.0, top_p=0.8)
+    assert choose(logits, torch.tensor([0.99]), drawing).tolist() == [1]
+    assert choose(logits, torch.tensor([0.60]), drawing).tolist() == [0]
+
+
+def test_sample_prompts_are_different_and_limited() -> None:
+    """The same prompt voted on twice is asked once; the same seed asks the same."""
+    held_out: list[Example] = [vote(1), vote(1), vote(2), vote(3)]
+    assert len(sample_prompts(held_out, 10, seed=0)) == 3
+    assert sample_prompts(held_out, 2, seed=0) == sample_prompts(held_out, 2, seed=0)

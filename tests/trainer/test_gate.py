@@ -1,0 +1,161 @@
+"""The gate: each bound alone refuses and is named; what is missing is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.report import Interval, PreferenceFigures, Report, SystemFigures
+from core.settings import GateSettings
+from trainer.gate import judge
+
+BOUNDS = GateSettings()
+
+
+def interval(value: float, half: float = 0.1) -> Interval:
+    return Interval(value=value, low=value - half, high=value + half, n=60)
+
+
+def preference(**changes: Any) -> PreferenceFigures:
+    good = PreferenceFigures(
+        margin=interval(4.0),
+        accuracy=interval(0.8),
+        p_value=0.0004,
+        length_baseline=0.4,
+        liked=14,
+        disliked=46,
+        pairs=0,
+        people=9,
+    )
+    return good.model_copy(update=changes)
+
+
+def system(**changes: Any) -> SystemFigures:
+    good = SystemFigures(
+        keep_score=0.9,
+        keep_n=38,
+        perplexity=40.0,
+        kl_to_base=0.02,
+        median_words=50.0,
+        repetition=0.04,
+        empty=0.0,
+        unfinished=0.3,
+        samples=32,
+    )
+    return good.model_copy(update=changes)
+
+
+def report(figures: PreferenceFigures | None, reference: str = "base", **candidate: Any) -> Report:
+    return Report.model_validate(
+        {
+            "run_id": "run_1",
+            "adapter": "console@v2",
+            "recipe": "kto",
+            "why": "votes only",
+            "reference": reference,
+            "preference": figures,
+            "systems": {
+                "base": system(),
+                "live": system(keep_score=0.7),
+                "candidate": system(**candidate),
+            },
+            "samples": [],
+            "train_counts": {},
+            "eval_counts": {},
+            "times_s": {},
+            "train_metrics": {},
+        }
+    )
+
+
+def test_a_good_candidate_is_accepted_in_plain_words() -> None:
+    """Every check passes and the sentence says on how many votes."""
+    verdict = judge(report(preference()), BOUNDS)
+    assert verdict.accepted
+    assert verdict.failed == ()
+    assert verdict.summary.startswith("Accepted: on 60 held-out votes the adapter orders 80%")
+
+
+@pytest.mark.parametrize(
+    ("name", "votes", "candidate", "words"),
+    [
+        (
+            "held_out",
+            {"liked": 5, "disliked": 5},
+            {},
+            "only 10 held-out votes and pairs to test on; 6 more",
+        ),
+        ("people", {"people": 1}, {}, "comes from 1 people; 2 more are needed"),
+        (
+            "both_sides",
+            {"liked": 1, "disliked": 59},
+            {},
+            "only 1 held-out replies are liked; 3 more",
+        ),
+        (
+            "luck",
+            {"p_value": 0.38},
+            {},
+            "no better than luck could (accuracy 0.80, interval 0.70 to 0.90",
+        ),
+        ("accuracy", {"accuracy": interval(0.55)}, {}, "orders too few comparisons"),
+        (
+            "over_live",
+            {"over_live": interval(-0.2)},
+            {},
+            "live adapter orders held-out replies better",
+        ),
+        ("keep_set", {}, {"keep_score": 0.6}, "it passes 60% of the keep-set, the base 90%"),
+        ("perplexity", {}, {"perplexity": 80.0}, "perplexity on plain text is 2.000 times"),
+        ("perplexity", {}, {"perplexity": float("inf")}, "damaged the model"),
+        ("kl", {}, {"kl_to_base": 9.0}, "too far from the base: 9.000 nats"),
+        ("kl", {}, {"kl_to_base": float("nan")}, "too far from the base"),
+        ("length", {}, {"median_words": 2.0}, "from 50 to 2 words"),
+        ("length", {}, {"median_words": 400.0}, "from 50 to 400 words"),
+        ("repetition", {}, {"repetition": 0.5}, "repeat themselves more"),
+        ("empty", {}, {"empty": 0.5}, "share of empty replies is 0.500"),
+    ],
+)
+def test_each_bound_alone_refuses_and_is_named(
+    name: str, votes: dict[str, Any], candidate: dict[str, Any], words: str
+) -> None:
+    """One figure out of bounds is the one failed check, and the reason given."""
+    verdict = judge(report(preference(**votes), **candidate), BOUNDS)
+    assert not verdict.accepted
+    assert [check.name for check in verdict.failed] == [name]
+    assert words in verdict.summary
+
+
+def test_no_held_out_feedback_is_a_refusal() -> None:
+    """An empty test set can never accept."""
+    verdict = judge(report(None), BOUNDS)
+    assert not verdict.accepted
+    assert "no held-out feedback to test on; at least 16 are needed" in verdict.summary
+
+
+def test_one_kind_of_thumb_is_a_refusal() -> None:
+    """Likes alone leave nothing to compare."""
+    verdict = judge(report(preference(liked=60, disliked=0, p_value=1.0)), BOUNDS)
+    assert "only 0 held-out replies are disliked; 4 more are needed" in verdict.summary
+
+
+def test_pairs_make_up_for_a_missing_side() -> None:
+    """Enough arena choices are a test of their own."""
+    assert judge(report(preference(liked=0, disliked=0, pairs=20)), BOUNDS).accepted
+
+
+def test_the_live_adapter_is_the_reference_where_there_is_one() -> None:
+    """Against a live adapter that passes 0.70 of the keep-set, 0.60 is within the bound."""
+    verdict = judge(report(preference(), reference="live", keep_score=0.6), BOUNDS)
+    assert verdict.accepted
+
+
+def test_rows_show_every_figure_and_bound() -> None:
+    """The table holds failed and passed checks alike."""
+    rows = judge(report(preference(p_value=0.38), empty=0.5), BOUNDS).rows()
+    marks = {figure: mark for mark, figure, _, _ in rows}
+    assert marks["how often luck would order them as well"] == "✗"
+    assert marks["empty replies"] == "✗"
+    assert marks["people behind them"] == "✓"
+    assert ("✗", "how often luck would order them as well", "38%", "at most 1.0%") in rows
