@@ -1,9 +1,11 @@
-"""The order in which examples are trained on: batches of like length and mixed labels, decided beforehand.
+"""The order in which examples are trained on: batches of like length and mixed labels, decided
+beforehand.
 
-The trainer then reads its data set from front to back. Batches are made here because KTO needs both labels
-in each (a shuffle over 42 likes and 198 dislikes leaves a fifth of the batches of eight without any), and
-because like lengths waste no padding. Every row is drawn at least once an epoch; one drawn k times carries
-a k-th of its weight each time, so the objective stays that of the data. Knows no torch.
+The trainer then reads its data set from front to back. Batches are made here because KTO needs both
+labels in each (a shuffle over 42 likes and 198 dislikes leaves a fifth of the batches of eight
+without any), and because like lengths waste no padding. Every row is drawn at least once an epoch;
+one drawn k times carries a k-th of its weight each time, so the objective stays that of the data.
+Knows no torch.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _BATCHES_SORTED_TOGETHER = 8
-"""Lengths are sorted among this many batches at a time: enough to save padding, few enough to stay random."""
+"""Lengths are sorted among this many batches at a time: enough to save padding, few enough to stay
+random."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An example as the order sees it: its place in the data, its side, its length and its weight."""
+    """An example as the order sees it: its place in the data, its side, its length and its
+    weight."""
 
     index: int
     label: bool
@@ -39,8 +43,8 @@ class Order:
 def order_rows(rows: Sequence[Row], *, batch_size: int, epochs: float, seed: int) -> Order:
     """Lay out `epochs` passes (perhaps a fraction) over the rows as equal batches.
 
-    The batch size is lowered where that makes the batches equal (10 rows by 8 become twice 5); fewer rows
-    than that are filled up with rows drawn twice.
+    The batch size is lowered where that makes the batches equal (10 rows by 8 become twice 5);
+    fewer rows than that are filled up with rows drawn twice.
     """
     sides = [[row for row in rows if row.label is label] for label in (True, False)]
     few, many = sorted(sides, key=len)
@@ -55,7 +59,8 @@ def order_rows(rows: Sequence[Row], *, batch_size: int, epochs: float, seed: int
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """One pass: `few` rows (with repeats) of the smaller side spread over `batches` of `size` rows."""
+    """One pass: `few` rows (with repeats) of the smaller side spread over `batches` of `size`
+    rows."""
 
     batches: int
     size: int
@@ -88,14 +93,14 @@ def _epoch(few: list[Row], many: list[Row], shape: _Shape, random_: random.Rando
         part = quotas[start : start + _BATCHES_SORTED_TOGETHER]
         few_part = _take_sorted(few_left, sum(part))
         many_part = _take_sorted(many_left, len(part) * shape.size - sum(part))
-        for quota in part:
-            laid.append([*_take(few_part, quota), *_take(many_part, shape.size - quota)])
+        laid += [[*_take(few_part, quota), *_take(many_part, shape.size - quota)] for quota in part]
     random_.shuffle(laid)
     return [row for batch in laid for row in batch]
 
 
 def _drawn(side: list[Row], slots: int, random_: random.Random) -> list[Row]:
-    """Draw `slots` rows in random order, each as often as the next, and share its weight among its copies."""
+    """Draw `slots` rows in random order, each as often as the next, and share its weight among its
+    copies."""
     if not side:
         return []
     shuffled = random_.sample(side, len(side))

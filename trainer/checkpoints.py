@@ -1,8 +1,8 @@
 """Checkpoints of a stage that can be trusted after `kill -9`.
 
-transformers writes a checkpoint file by file. One counts only once its seal, a list of every file's SHA-256,
-is written after everything is on the disk; any other is removed on the next start, and the one before it,
-or the start, is gone back to.
+transformers writes a checkpoint file by file. One counts only once its seal, a list of every file's
+SHA-256, is written after everything is on the disk; any other is removed on the next start, and the
+one before it, or the start, is gone back to.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _whole(checkpoint: Path) -> bool:
         return False
 
 
-class CheckpointEvery(TrainerCallback):  # type: ignore[misc]
+class CheckpointEvery(TrainerCallback):
     """Save at the first step's end after `seconds`, and seal what was saved."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,14 +1,15 @@
 """From feedback rows to training examples: who may teach what, and how loudly.
 
-Owns consent, deduplication, contradictions and the weight of each example; an example never rests on a row
-without consent or on one reviewed out. Knows no torch and no SQL.
+Owns consent, deduplication, contradictions and the weight of each example; an example never rests
+on a row without consent or on one reviewed out. Knows no torch and no SQL.
 
-Weights. People who say the same of the same text add up to a net strength s (a vote or correction counts 1,
-asking again 0.3, contradictions are subtracted), and the example gets min(s, √s, 2). Its weight belongs to
-the people behind it in equal parts of their strength. Then, within each type of example, people whose
-weight exceeds `person_share` of the total T are scaled down together: with U the weight of the others and
-k people capped, T = U / (1 − k·share) and each of the k gets share·T. With too few people for that everybody
-gets as much as the quietest. At last all weights are divided by the largest.
+Weights. People who say the same of the same text add up to a net strength s (a vote or correction
+counts 1, asking again 0.3, contradictions are subtracted), and the example gets min(s, √s, 2). Its
+weight belongs to the people behind it in equal parts of their strength. Then, within each type of
+example, people whose weight exceeds `person_share` of the total T are scaled down together: with U
+the weight of the others and k people capped, T = U / (1 − k·share) and each of the k gets share·T.
+With too few people for that everybody gets as much as the quietest. At last all weights are divided
+by the largest.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Agreement:
 def select_examples(
     rows: Sequence[FeedbackRow], *, person_share: float, max_chars: int = MAX_CHARS
 ) -> Selection:
-    """Turn all feedback of a scope into weighted examples; deterministic whatever the order of the rows."""
+    """Turn all feedback of a scope into weighted examples, whatever the order of the rows."""
     left_out: Counter[str] = Counter()
     admitted = _admitted(sorted(rows, key=lambda row: (row.feedback.at, row.feedback.id)), left_out)
     claims = [claim for claim in _claims(admitted, left_out) if _usable(claim, max_chars, left_out)]
@@ -94,7 +95,7 @@ def select_examples(
 
 
 def count_examples(examples: Iterable[Example]) -> dict[str, int]:
-    """Count what an example set holds: `liked`, `disliked`, `pairs`, `demonstrations`, `people`, `total`."""
+    """Count `liked`, `disliked`, `pairs`, `demonstrations`, `people` and the `total`."""
     listed = list(examples)
     votes = [example.label for example in listed if isinstance(example, VoteExample)]
     return {
@@ -120,7 +121,7 @@ def _admitted(rows: Iterable[FeedbackRow], left_out: Counter[str]) -> list[Feedb
 
 
 def _claims(rows: list[FeedbackRow], left_out: Counter[str]) -> Iterable[_Claim]:
-    """Yield what each row says; a row may say two things, and one outdone by its author's vote none."""
+    """Yield what each row says: one thing or two, or none if its author voted as well."""
     votes = {
         (row.feedback.reply_id, row.feedback.person_id): row
         for row in rows
@@ -222,7 +223,7 @@ def _capped_weights(agreements: Sequence[_Agreement], person_share: float) -> li
     for agreement in agreements:
         for person, share in agreement.shares.items():
             totals[agreement.claims[0].kind][person] += share  # type: ignore[assignment]
-    factors = {kind: cap_factors(of_kind, person_share) for kind, of_kind in totals.items()}
+    factors = {kind: cap_factors(dict(of_kind), person_share) for kind, of_kind in totals.items()}
     weights = [
         sum(
             share * factors[agreement.claims[0].kind][person]
@@ -235,10 +236,10 @@ def _capped_weights(agreements: Sequence[_Agreement], person_share: float) -> li
 
 
 def cap_factors(totals: dict[str, float], person_share: float) -> dict[str, float]:
-    """Return the factor in (0, 1] for each person after which nobody holds more than `person_share`.
+    """Return each person's factor in (0, 1], after which nobody exceeds `person_share`.
 
-    People are capped from the loudest on, until the next one lies under the cap that those below leave. If
-    that takes everybody, each gets the smallest total.
+    People are capped from the loudest on, until the next one lies under the cap that those below
+    leave. If that takes everybody, each gets the smallest total.
     """
     ranked = sorted(totals, key=lambda person: -totals[person])
     for capped in range(len(ranked)):

@@ -1,8 +1,9 @@
 """`python -m trainer.job DIR`: run a training job from its directory to its report.
 
-What is finished is never done again: a stage whose weights are published, the adapter, the report. So the
-command may be given again after any crash. With `--resume` an unfinished stage goes on from its last whole
-checkpoint, without it the stage starts over. Exit codes: see EXIT_… below and docs/job-directory.md.
+What is finished is never done again: a stage whose weights are published, the adapter, the report.
+So the command may be given again after any crash. With `--resume` an unfinished stage goes on from
+its last whole checkpoint, without it the stage starts over. Exit codes: see EXIT_… below and
+docs/job-directory.md.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def run_job(
     evaluate: bool = True,
     checkpoint_s: float = CHECKPOINT_S,
 ) -> Report | None:
-    """Do what is not done yet of the job: stages, adapter, evaluation, report. None if it was finished."""
+    """Do what is not done yet of the job: stages, adapter, evaluation, report. None if it was
+    finished."""
     spec = read_spec(directory)
     if (directory / REPORT).exists():
         return None
@@ -157,14 +159,13 @@ def _train(
     if not (directory / ADAPTER).exists():
         for number, target in enumerate(finished):
             if not target.exists():
-                before = finished[number - 1] if number else None
                 _train_stage(
                     spec,
                     number,
                     examples,
                     log,
-                    target,
-                    before,
+                    target=target,
+                    before=finished[number - 1] if number else None,
                     resume=resume,
                     checkpoint_s=checkpoint_s,
                 )
@@ -181,9 +182,9 @@ def _train_stage(
     number: int,
     examples: list[Example],
     log: ProgressLog,
+    *,
     target: Path,
     before: Path | None,
-    *,
     resume: bool,
     checkpoint_s: float,
 ) -> None:

@@ -1,4 +1,5 @@
-"""The base model and the LoRA adapter of a job: where they run, in which precision, how they are saved.
+"""The base model and the LoRA adapter of a job: where they run, in which precision, how they are
+saved.
 
 The base is loaded as it is published, frozen, and never written. Adapter weights are float32.
 """
@@ -26,7 +27,7 @@ def choose_device(wanted: str) -> str:
     }
     if wanted == "auto":
         return next(kind for kind, present in there.items() if present)
-    kind = wanted.split(":")[0]
+    kind = wanted.partition(":")[0]
     if not there.get(kind):
         raise InvalidInput(
             f"device {wanted!r}: not on this machine; use auto or one of {list(there)}"
@@ -35,18 +36,18 @@ def choose_device(wanted: str) -> str:
 
 
 def choose_dtype(wanted: str, device: str) -> torch.dtype:
-    """Return the base weights' type; `auto` is bfloat16 where the processor has it, float32 elsewhere.
+    """Return the base weights' type; `auto` is bfloat16 where the processor has it, float32
+    elsewhere.
 
     Not float16: its range is too small for training without a loss scaler.
     """
     if wanted != "auto":
         return getattr(torch, wanted)  # type: ignore[no-any-return]
-    has_bf16 = {
-        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-        "mps": lambda: True,
-        "cpu": lambda: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    }
-    return torch.bfloat16 if has_bf16[device]() else torch.float32
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device == "mps" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 def load_base(spec: JobSpec) -> Any:
@@ -57,12 +58,12 @@ def load_base(spec: JobSpec) -> Any:
     if spec.load_in_4bit:
         if device != "cuda":
             raise InvalidInput(f"load_in_4bit needs CUDA; this run is on {device}")
-        quantized["quantization_config"] = BitsAndBytesConfig(
+        quantized["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
         quantized["device_map"] = {"": 0}
     try:
-        model = AutoModelForCausalLM.from_pretrained(spec.base_path, dtype=dtype, **quantized)
+        model: Any = AutoModelForCausalLM.from_pretrained(spec.base_path, dtype=dtype, **quantized)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"base model {spec.base_path}: cannot be loaded: {error}") from error
     model.config.use_cache = False
@@ -98,7 +99,7 @@ def save_adapter(model: PeftModel, directory: Path, base_model: str) -> None:
     for config in model.peft_config.values():
         config.base_model_name_or_path = Path(base_model).name
         config.inference_mode = True
-    model.save_pretrained(directory, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
     for path in directory.iterdir():
         if path.name not in CONTENT_FILES:
             path.unlink()

@@ -1,6 +1,7 @@
 """The job's side of `progress.jsonl`: append a line, flush it, never tear another's.
 
-Owns the one fraction of the whole job, which never falls within an attempt, and the estimate of the time left.
+Owns the one fraction of the whole job, which never falls within an attempt, and the estimate of the
+time left.
 """
 
 from __future__ import annotations

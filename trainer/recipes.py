@@ -1,7 +1,7 @@
 """Which training a data set gets: the named recipes, and `auto`, which chooses and says why.
 
-Also owns what each method learns from (the three views at the end), so that a plan is judged on exactly
-what will be trained on. Knows no torch.
+Also owns what each method learns from (the three views at the end), so that a plan is judged on
+exactly what will be trained on. Knows no torch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Unpaired:
 
 
 def plan_recipe(requested: str, examples: Sequence[Example], settings: TrainingSettings) -> Plan:
-    """Choose the stages; raises NotEnoughData with what is missing, InvalidInput for an unknown name."""
+    """Choose the stages; raises NotEnoughData with what is missing, or InvalidInput."""
     if requested not in RECIPES:
         raise InvalidInput(f"recipe {requested!r}: expected one of {', '.join(RECIPES)}")
     if len(examples) < settings.min_examples:
@@ -76,7 +76,7 @@ def _named(requested: str) -> tuple[str, list[Stage], str]:
 
 
 def _auto(examples: Sequence[Example]) -> tuple[str, list[Stage], str]:
-    """Choose by what there is most of, with a first stage of imitation if there are corrections for it."""
+    """Choose by what there is most of, with imitation first if there are corrections for it."""
     liked, disliked = _sides(examples)
     corrections = sum(isinstance(example, DemonstrationExample) for example in examples)
     pairs = sum(isinstance(example, PairExample) for example in examples)
@@ -128,7 +128,8 @@ def _with_settings(stage: Stage, settings: TrainingSettings) -> Stage:
 def _require_imitable(name: str, examples: Sequence[Example]) -> None:
     if not imitable(examples):
         raise NotEnoughData(
-            f"recipe {name}: needs corrections, choices or 👍 to imitate; there are {_have(examples)}"
+            f"recipe {name}: needs corrections, choices or 👍 to imitate; "
+            f"there are {_have(examples)}"
         )
 
 
@@ -136,16 +137,16 @@ def _require_both_sides(name: str, examples: Sequence[Example]) -> None:
     liked, disliked = _sides(examples)
     if min(liked, disliked) < MIN_EACH_SIDE:
         raise NotEnoughData(
-            f"recipe {name}: needs at least {MIN_EACH_SIDE} liked and {MIN_EACH_SIDE} disliked texts; there "
-            f"are {liked} liked and {disliked} disliked ({_have(examples)})"
+            f"recipe {name}: needs at least {MIN_EACH_SIDE} liked and {MIN_EACH_SIDE} disliked "
+            f"texts; there are {liked} liked and {disliked} disliked ({_have(examples)})"
         )
 
 
 def _require_pairs(name: str, examples: Sequence[Example]) -> None:
     if len(pairs(examples)) < MIN_EACH_SIDE:
         raise NotEnoughData(
-            f"recipe {name}: needs at least {MIN_EACH_SIDE} pairs (corrections, choices between two replies, "
-            f"or a better second reply); there are {_have(examples)}"
+            f"recipe {name}: needs at least {MIN_EACH_SIDE} pairs (corrections, choices between "
+            f"two replies, or a better second reply); there are {_have(examples)}"
         )
 
 
@@ -179,7 +180,7 @@ def imitable(examples: Sequence[Example]) -> list[Unpaired]:
 
 
 def unpaired(examples: Sequence[Example]) -> list[Unpaired]:
-    """Return every text with its side, for KTO: a pair gives two; the same text of a prompt stands once.
+    """Return every text once with its side, for KTO: a pair gives two.
 
     Votes go before pairs, and of two pairs' words on one text the heavier stands.
     """

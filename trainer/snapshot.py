@@ -1,6 +1,7 @@
 """Write a job directory: the frozen data set of one run. Format: docs/job-directory.md.
 
-The directory appears whole or not at all, and is never changed afterwards by anyone but the job itself.
+The directory appears whole or not at all, and is never changed afterwards by anyone but the job
+itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Snapshot:
 def write_job(
     directory: Path, spec: JobSpec, train: Sequence[Example], held_out: Sequence[Example]
 ) -> Snapshot:
-    """Publish `directory` with `job.json`, `train.jsonl` and `eval.jsonl`; FileExistsError if it is there."""
+    """Publish `directory` with `job.json`, `train.jsonl` and `eval.jsonl`; FileExistsError if it is
+    there."""
 
     def fill(temporary: Path) -> None:
         write_examples(temporary / TRAIN, train)
@@ -37,7 +39,8 @@ def write_job(
 
 
 def dataset_sha256(directory: Path) -> str:
-    """Return the identity of a job's data: over `train.jsonl` and `eval.jsonl`, not over `job.json`."""
+    """Return the identity of a job's data: over `train.jsonl` and `eval.jsonl`, not over
+    `job.json`."""
     return sha256_of_files({name: sha256_file(directory / name) for name in (TRAIN, EVAL)})
 
 

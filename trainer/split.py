@@ -1,10 +1,10 @@
 """Split examples into train and held-out by person and by time. Knows no torch and no SQL.
 
-Invariants: a prompt (its text, whoever wrote it and whatever the system message) is on one side only; the
-same input gives the same split. First whole people are held out, drawn by seed, for about half of the share:
-what is learnt must please those who never taught it. Then the latest rows of the rest fill up, so that the
-figures are about what comes next. Both steps keep each kind (liked, disliked, pair, demonstration) on both
-sides where there are at least two of it.
+Invariants: a prompt (its text, whoever wrote it and whatever the system message) is on one side
+only; the same input gives the same split. First whole people are held out, drawn by seed, for about
+half of the share: what is learnt must please those who never taught it. Then the latest rows of the
+rest fill up, so that the figures are about what comes next. Both steps keep each kind (liked,
+disliked, pair, demonstration) on both sides where there are at least two of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ MIN_PEOPLE = 3
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which examples train and which are kept for the gate, and in one sentence how they were chosen."""
+    """Which examples train and which are kept for the gate, and in one sentence how they were
+    chosen."""
 
     train: list[Example]
     held_out: list[Example]
@@ -49,7 +50,8 @@ class _Group:
 
 
 def split_examples(examples: Sequence[Example], *, held_out_share: float, seed: int) -> Split:
-    """Hold out about `held_out_share` of the examples; fewer than two prompts are all trained on."""
+    """Hold out about `held_out_share` of the examples; fewer than two prompts are all trained
+    on."""
     groups = _by_prompt(examples)
     totals: Counter[str] = Counter(map(_kind, examples))
     quota = round(held_out_share * len(examples))
@@ -61,16 +63,18 @@ def split_examples(examples: Sequence[Example], *, held_out_share: float, seed: 
     kept = {id(example) for group in held for example in group.examples}
     held_out = [example for example in examples if id(example) in kept]
     train = [example for example in examples if id(example) not in kept]
+    people = {example.person for example in examples}
     why = (
-        f"held out {len(held_out)} of {len(examples)} examples: all {of_people} that share a prompt with "
-        f"{len(chosen_people)} of {len({example.person for example in examples})} people, "
+        f"held out {len(held_out)} of {len(examples)} examples: all {of_people} that share a "
+        f"prompt with {len(chosen_people)} of {len(people)} people, "
         f"and the latest {len(held_out) - of_people} of the rest"
     )
     return Split(train, held_out, why)
 
 
 def prompt_key(example: Example) -> str:
-    """Return what makes two prompts the same: their words, without system message, case and spacing."""
+    """Return what makes two prompts the same: their words, without system message, case and
+    spacing."""
     spoken = (message for message in example.prompt if message.role != "system")
     return "\n".join(
         f"{message.role}: {' '.join(message.content.casefold().split())}" for message in spoken
@@ -93,7 +97,8 @@ def _by_prompt(examples: Sequence[Example]) -> list[_Group]:
 def _draw_people(
     groups: list[_Group], totals: Counter[str], quota: int, seed: int
 ) -> frozenset[str]:
-    """Draw people whose groups fit into `quota` and leave at least half of each kind to train on."""
+    """Draw people whose groups fit into `quota` and leave at least half of each kind to train
+    on."""
     people = sorted({person for group in groups for person in group.people})
     if len(people) < MIN_PEOPLE:
         return frozenset()

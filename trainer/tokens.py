@@ -1,9 +1,10 @@
 """From chat messages to token ids, exactly as serving renders them.
 
-A prompt is the chat template's rendering with the generation prompt; a completion is tokenised on its own,
-as the model emits it, and ends with the template's end mark only if the reply was complete: a cut reply
-followed by an end mark would teach, when disliked, never to end. Nothing is ever cut from the right of a
-completion that fits: the oldest messages go first. Knows tokenizers, not models.
+A prompt is the chat template's rendering with the generation prompt; a completion is tokenised on
+its own, as the model emits it, and ends with the template's end mark only if the reply was
+complete: a cut reply followed by an end mark would teach, when disliked, never to end. Nothing is
+ever cut from the right of a completion that fits: the oldest messages go first. Knows tokenizers,
+not models.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from core.jobs import ChatMessage
 
 _PROBE = "x"
 _PROMPT_RESERVE = 0.25
-"""The share of `max_length` that a prompt may keep when the completion alone would fill everything."""
+"""The share of `max_length` that a prompt may keep when the completion alone would fill
+everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Encoder:
     def prompt(self, messages: Sequence[ChatMessage], *, room: int) -> list[int]:
         """Return the prompt's tokens in at most `room`: the oldest messages are dropped first.
 
-        The system message and the last message stay; if they alone do not fit, their oldest tokens go.
+        The system message and the last message stay; if they alone do not fit, their oldest tokens
+        go.
         """
         kept = list(messages)
         first = 1 if kept and kept[0].role == "system" else 0

@@ -1,12 +1,14 @@
-"""Train one stage of a job with TRL's stable trainers: SFT, KTO (`kto`, `apo_zero_unpaired`) or DPO.
+"""Train one stage of a job with TRL's stable trainers: SFT, KTO (`kto`, `apo_zero_unpaired`) or
+DPO.
 
-Every stage starts the same way: the base model with a fresh LoRA from `peft_config`, so that TRL's reference
-is the base with the adapter off; then the weights of the stage before, if any, are put into that LoRA.
-(Passing a PeftModel instead would make a frozen copy of the adapter the reference.)
+Every stage starts the same way: the base model with a fresh LoRA from `peft_config`, so that TRL's
+reference is the base with the adapter off; then the weights of the stage before, if any, are put
+into that LoRA. (Passing a PeftModel instead would make a frozen copy of the adapter the reference.)
 
-Data goes in as token ids in a fixed order (trainer.tokens, trainer.batches), so nothing is shuffled, cut
-or closed with an end mark behind our back. An example's weight scales the gradient of its log-probabilities:
-exact for each of the losses, with the trainers' own loss code untouched; the losses printed are unweighted.
+Data goes in as token ids in a fixed order (trainer.tokens, trainer.batches), so nothing is
+shuffled, cut or closed with an end mark behind our back. An example's weight scales the gradient of
+its log-probabilities: exact for each of the losses, with the trainers' own loss code untouched; the
+losses printed are unweighted.
 """
 
 from __future__ import annotations
@@ -24,16 +26,18 @@ from datasets import Dataset
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PrinterCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
-from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from core.errors import TrainingError
 from core.files import write_atomic
 from core.jobs import Example, JobSpec, Stage
 from core.manifest import WEIGHTS
-from trainer.batches import Row, order_rows
+from trainer.batches import Order, Row, order_rows
 from trainer.checkpoints import KEPT, CheckpointEvery, newest_whole_checkpoint
 from trainer.model import choose_device, load_base, lora_config
 from trainer.recipes import Unpaired, imitable, pairs, unpaired
@@ -41,7 +45,8 @@ from trainer.tokens import Encoder
 
 WARM_UP = 0.1
 SIDE_RATIO = 7 / 6
-"""Weight·count of liked to disliked texts: the middle of the range 1 to 4/3 of the KTO paper's equation 8."""
+"""Weight·count of liked to disliked texts: the middle of the range 1 to 4/3 of the KTO paper's
+equation 8."""
 _REFERENCE = "reference.json"
 _REFERENCE_TOKENS = 4096
 """Tokens in a batch of the reference pass, padding included."""
@@ -53,7 +58,8 @@ class LossNotFinite(TrainingError):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of training just done; `loss` in nats (SFT) or the trainer's own unit, `margin` of rewards."""
+    """A step of training just done; `loss` in nats (SFT) or the trainer's own unit, `margin` of
+    rewards."""
 
     step: int
     steps: int
@@ -81,10 +87,11 @@ def train_stage(
     checkpoint_s: float,
     on_step: Callable[[Step], None],
 ) -> Trained:
-    """Train one stage from the adapter in `before` (None: fresh), keeping checkpoints in `scratch`."""
+    """Train one stage from the adapter in `before` (None: fresh), keeping checkpoints in
+    `scratch`."""
     data = _DATA[stage.method](examples, encoder)
     order = order_rows(data.rows, batch_size=stage.batch_size, epochs=stage.epochs, seed=spec.seed)
-    trainer = _make_trainer(spec, stage, data, order.rows, order.batch_size, encoder, scratch)
+    trainer = _make_trainer(spec, stage, data, order, encoder=encoder, scratch=scratch)
     if before is not None:
         set_peft_model_state_dict(trainer.model, load_file(before / WEIGHTS))
     began = time.monotonic()
@@ -173,7 +180,8 @@ class _OurData:
     ) -> torch.Tensor:
         """Return the trainer's own loss, whose gradient is weighted by row.
 
-        Holds for every loss that is a sum over rows of functions of the row's own log-probabilities.
+        Holds for every loss that is a sum over rows of functions of the row's own log-
+        probabilities.
         """
         weights = inputs.pop("weight")  # (B,) mean 1 over the data
 
@@ -188,15 +196,15 @@ class _OurData:
         return super().compute_loss(weighted, inputs, *args, **kwargs)  # type: ignore[misc, no-any-return]
 
 
-class _Sft(_OurData, SFTTrainer):  # type: ignore[misc]
+class _Sft(_OurData, SFTTrainer):
     pass
 
 
-class _Kto(_OurData, KTOTrainer):  # type: ignore[misc]
+class _Kto(_OurData, KTOTrainer):
     pass
 
 
-class _Dpo(_OurData, DPOTrainer):  # type: ignore[misc]
+class _Dpo(_OurData, DPOTrainer):
     pass
 
 
@@ -212,31 +220,23 @@ class _Weighted:
 
 
 def _make_trainer(
-    spec: JobSpec,
-    stage: Stage,
-    data: _Data,
-    order: Sequence[Row],
-    batch_size: int,
-    encoder: Encoder,
-    scratch: Path,
+    spec: JobSpec, stage: Stage, data: _Data, order: Order, *, encoder: Encoder, scratch: Path
 ) -> Any:
-    arguments = _arguments(spec, stage, batch_size, scratch)
+    arguments = _arguments(spec, stage, order.batch_size, scratch)
     pad = encoder.tokenizer.pad_token_id
-    ordered = _ordered(data, order, batch_size, stage)
+    ordered = _ordered(data, order, stage)
+    kind: Any
+    config: Any
+    collator: Any
     if stage.method == "sft":
         kind, collator = _Sft, DataCollatorForLanguageModeling(pad)
-        config = SFTConfig(**arguments, completion_only_loss=False)
+        config = SFTConfig(**arguments)
         ordered = [_labelled(feature) for feature in ordered]
     elif stage.method == "kto":
         kind, collator = _Kto, DataCollatorForUnpairedPreference(pad)
-        liked, disliked = side_weights(order)
-        config = KTOConfig(
-            **arguments,
-            beta=stage.beta,
-            loss_type=stage.loss,
-            desirable_weight=liked,
-            undesirable_weight=disliked,
-        )
+        liked, disliked = side_weights(order.rows)
+        sides: dict[str, Any] = {"desirable_weight": liked, "undesirable_weight": disliked}
+        config = KTOConfig(**arguments, **sides, beta=stage.beta, loss_type=stage.loss)
     else:
         kind, collator = _Dpo, DataCollatorForPreference(pad)
         config = DPOConfig(**arguments, beta=stage.beta, loss_type=[stage.loss])
@@ -277,18 +277,13 @@ def _arguments(spec: JobSpec, stage: Stage, batch_size: int, scratch: Path) -> d
     }
 
 
-def _ordered(
-    data: _Data, order: Sequence[Row], batch_size: int, stage: Stage
-) -> list[dict[str, Any]]:
+def _ordered(data: _Data, order: Order, stage: Stage) -> list[dict[str, Any]]:
     """Lay the features out in training order, each with its weight, scaled to a mean of 1."""
-    scale = len(order) / math.fsum(row.weight for row in order)
-    laid = [
-        {**data.features[row.index], "weight": row.weight * scale, "index": row.index}
-        for row in order
-    ]
-    if stage.loss == "kto":
-        for start in range(0, len(laid), batch_size):
-            batch = laid[start : start + batch_size]
+    scale = len(order.rows) / math.fsum(row.weight for row in order.rows)
+    laid = [{**data.features[row.index], "weight": row.weight * scale} for row in order.rows]
+    if stage.loss == "kto":  # its KL term compares with completions of other prompts in the batch
+        for start in range(0, len(laid), order.batch_size):
+            batch = laid[start : start + order.batch_size]
             for feature, other in zip(batch, [batch[-1], *batch[:-1]], strict=True):
                 feature["KL_completion_ids"] = other["completion_ids"]
     return laid
@@ -316,16 +311,18 @@ def side_weights(order: Iterable[Row]) -> tuple[float, float]:
 
 
 def _use_base_as_reference(trainer: Any, data: _Data, encoder: Encoder, scratch: Path) -> None:
-    """Give every row its log-probability under the base: computed once, sorted by length, kept on disk.
+    """Give every row its log-probability under the base: computed once, sorted by length, kept on
+    disk.
 
-    TRL's own pass (`precompute_ref_log_probs`) would repeat it for each epoch, and hash the whole model.
+    TRL's own pass (`precompute_ref_log_probs`) would repeat it for each epoch, and hash the whole
+    model.
     """
     laid = trainer.train_dataset
     wanted: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
     for column, name in _REFERENCE_COLUMNS.items():
         if column in laid.column_names:
-            keys = zip(laid["prompt_ids"], laid[column], strict=True)
-            wanted[name] = [(tuple(prompt), tuple(completion)) for prompt, completion in keys]
+            texts = zip(laid["prompt_ids"], laid[column], strict=True)
+            wanted[name] = [(tuple(prompt), tuple(completion)) for prompt, completion in texts]
     distinct = list(dict.fromkeys(key for keys in wanted.values() for key in keys))
     kept = scratch / _REFERENCE
     known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
@@ -380,7 +377,7 @@ def sequence_logps(
     return logps
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
+class _Watch(TrainerCallback):
     """Hands each step's figures on, and ends training on a loss that is no number."""
 
     def __init__(self, on_step: Callable[[Step], None]) -> None:
