@@ -233,6 +233,8 @@ def _parse(lines: list[str], default_scope: str) -> tuple[list[ImportedSignal], 
             signals.append(_to_signal(_Line.model_validate(values), default_scope))
         except ValidationError as error:
             faults.append(f"line {number}: {_first_fault(error)}")
+        except json.JSONDecodeError as error:
+            faults.append(f"line {number}: not JSON: {error.msg} at column {error.colno}")
         except (ValueError, RecursionError) as error:
             faults.append(f"line {number}: not JSON: {error}")
     return signals, faults
@@ -305,6 +307,6 @@ def _refusal(path: Path, faults: list[str]) -> str:
     more = len(faults) - MAX_FAULTS_TOLD
     rest = f"\n  and {more} more" if more > 0 else ""
     return (
-        f"{path}: {len(faults)} bad lines, nothing was imported (--skip-bad leaves them out):\n"
+        f"{path}: {len(faults)} bad line{'s'[: len(faults) > 1]}, nothing was imported (--skip-bad leaves them out):\n"
         f"{told}{rest}"
     )

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bot.cli.common import ConfigOption, DataDirOption, Exit, JsonOption, Output, run, settings_or_exit
+from bot.cli.progress import step_bars
 from bot.cli.tables import show_verdict
 from bot.demo.community import TASTES
-from bot.demo.loop import MAX_TOKENS, Demo, DemoResult, Tell
+from bot.demo.loop import MAX_TOKENS, Demo, DemoResult
 from bot.world import open_world, prepare_base
 from core.settings import Settings, available_cores
 
@@ -54,7 +52,7 @@ def demo(
         world_settings = _world_of_its_own(settings, base.path, seed)
         output.say(f"A community of 12 that likes {chosen.sentence}. Its world: {world_settings.data_dir}")
         async with open_world(world_settings, output.say) as world:
-            with _bars(output.console) as tell:
+            with step_bars(output.console) as tell:
                 result = await Demo(
                     world, chosen, seed=seed, votes=votes, unseen=unseen, tell=tell
                 ).run()
@@ -81,26 +79,6 @@ def _world_of_its_own(settings: Settings, base_path: Path, seed: int) -> Setting
             ),
         }
     )
-
-
-@contextmanager
-def _bars(console: Console) -> Iterator[Tell]:
-    columns = (
-        TextColumn("{task.description:<16}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        tasks = {}
-
-        def tell(step: str, fraction: float, note: str) -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(step, total=1.0, note="")
-            bar.update(tasks[step], completed=fraction, note=note)
-
-        yield tell
 
 
 def _show(console: Console, result: DemoResult, seconds: float) -> None:

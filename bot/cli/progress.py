@@ -1,41 +1,57 @@
-"""One progress bar for a whole training run, on a terminal or in a log."""
+"""Progress on a terminal as bars; in a log as one line for each tenth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
 from bot.learning import OnProgress
 from core.jobs import Progress
-from rich.console import Console
+
+Tell = Callable[[str, float, str], None]
+"""Called with a step's name, its share done in [0, 1], and a few words."""
 
 
 @contextmanager
-def progress_bar(console: Console, title: str) -> Iterator[OnProgress]:
-    """Show a bar while the block runs; yields what to call with each progress line."""
+def step_bars(console: Console) -> Iterator[Tell]:
+    """Show each step told of while the block runs."""
+    if not console.is_terminal:
+        yield _tell_in_lines(console)
+        return
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description:<16}"),
+        BarColumn(bar_width=24),
         TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
     )
-    with Bar(*columns, console=console, transient=False) as bar:
-        task = bar.add_task(title, total=1.0, note="")
+    with Bars(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
 
-        def show(progress: Progress) -> None:
-            bar.update(
-                task, completed=progress.fraction, description=progress.stage, note=describe(progress)
-            )
+        def tell(step: str, fraction: float, note: str) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=1.0, note="")
+            bars.update(tasks[step], completed=fraction, note=note)
 
-        yield show
+        yield tell
+
+
+@contextmanager
+def run_bar(console: Console) -> Iterator[OnProgress]:
+    """Show one bar for a whole training run; yields what to call with each progress line."""
+    with step_bars(console) as tell:
+        yield lambda progress: tell("retrain", progress.fraction, describe(progress))
 
 
 def describe(progress: Progress) -> str:
     """Put a progress line into a few words."""
-    parts = [progress.message] if progress.message else []
+    parts = [progress.stage]
+    if progress.message:
+        parts.append(progress.message)
     if progress.steps:
         parts.append(f"step {progress.step}/{progress.steps}")
     if progress.loss is not None:
@@ -45,3 +61,15 @@ def describe(progress: Progress) -> str:
     if progress.eta_s is not None:
         parts.append(f"{progress.eta_s:.0f} s left")
     return " · ".join(parts)
+
+
+def _tell_in_lines(console: Console) -> Tell:
+    tenths: dict[str, int] = {}
+
+    def tell(step: str, fraction: float, note: str) -> None:
+        tenth = int(10 * fraction)
+        if tenth > tenths.get(step, -1):
+            tenths[step] = tenth
+            console.print(f"{step} {fraction:.0%} {note}".rstrip(), markup=False, soft_wrap=True)
+
+    return tell

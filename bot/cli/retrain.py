@@ -17,7 +17,7 @@ from bot.cli.common import (
     run,
     settings_or_exit,
 )
-from bot.cli.progress import progress_bar
+from bot.cli.progress import run_bar
 from bot.cli.tables import show_verdict
 from bot.learning import LearningService, Outcome
 from bot.world import make_learning, open_database, prepare_base
@@ -56,7 +56,7 @@ def retrain(
             if dry_run:
                 return await _dry_run(learning, output, scope, recipe)
             await learning.mark_interrupted()
-            with progress_bar(output.console, "retrain") as on_progress:
+            with run_bar(output.console) as on_progress:
                 if resume:
                     outcome = await learning.resume(resume, actor="cli", on_progress=on_progress)
                 else:

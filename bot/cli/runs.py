@@ -57,7 +57,7 @@ def show_run(
             output.say(f"  {name.replace('_', ' ')}: {value}")
         if progress:
             last = progress[-1]
-            output.say(f"  last progress: {last.stage} {last.fraction:.0%} {describe(last)}")
+            output.say(f"  last progress: {last.fraction:.0%} of the job, {describe(last)}")
         verdict = (found.report or {}).get("verdict")
         for check in verdict["checks"] if verdict else ():
             mark = "ok" if check["passed"] else "NO"

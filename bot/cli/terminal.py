@@ -174,7 +174,7 @@ class Terminal:
         await self._world.registry.sync()
 
     def _note(self, progress: Progress) -> None:
-        self._training_line = f"{progress.fraction:.0%} {progress.stage} {describe(progress)}"
+        self._training_line = f"{progress.fraction:.0%} {describe(progress)}"
 
     async def _stop_training(self, *, wait: bool) -> None:
         if not self._training or self._training.done():
