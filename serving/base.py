@@ -68,10 +68,11 @@ def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
 
 
 def load_model(base: BaseModel, dtype: str, device: str) -> PreTrainedModel:
-    """Load the weights for inference.
+    """Load the weights for inference, with fused attention (sdpa) where the model has it.
 
     `dtype` and `device` are as in the settings; "auto" is resolved here. Raises ModelError.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     where = resolve_device(device)
@@ -80,7 +81,6 @@ def load_model(base: BaseModel, dtype: str, device: str) -> PreTrainedModel:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 base.path,
                 dtype=resolve_dtype(dtype, where),
-                attn_implementation="sdpa",
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -88,7 +88,7 @@ def load_model(base: BaseModel, dtype: str, device: str) -> PreTrainedModel:
         model.to(where)  # type: ignore[arg-type]
         model.train(False).requires_grad_(False)
         return model
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{base.path}: the model cannot be loaded: {_first_line(error)}"
         ) from error

@@ -35,7 +35,7 @@ def test_a_local_directory_is_used_in_place(tiny_model: Path, tmp_path: Path) ->
     base = prepare_base(settings, tmp_path, quiet)
     assert base.path == tiny_model and len(base.sha256) == 64
     assert load_model(base, "float16", "cpu").dtype == torch.float16
-    assert load_tokenizer(base).eos_token == "<|im_end|>"
+    assert load_tokenizer(base).eos_token_id == 2
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ FAMILIES: dict[str, Any] = {
     ),
     "gemma2 with mixed windows": lambda: Gemma2ForCausalLM(
         Gemma2Config(
-            **GROUPED, head_dim=16, sliding_window=16, attn_logit_softcapping=None,
+            **GROUPED, head_dim=16, sliding_window=16, attn_logit_softcapping=50.0,
             final_logit_softcapping=30.0,
         )
     ),
