@@ -306,7 +306,8 @@ def _refusal(path: Path, faults: list[str]) -> str:
     told = "\n".join(f"  {fault}" for fault in faults[:MAX_FAULTS_TOLD])
     more = len(faults) - MAX_FAULTS_TOLD
     rest = f"\n  and {more} more" if more > 0 else ""
+    noun = "lines" if len(faults) > 1 else "line"
     return (
-        f"{path}: {len(faults)} bad line{'s'[: len(faults) > 1]}, nothing was imported (--skip-bad leaves them out):\n"
+        f"{path}: {len(faults)} bad {noun}, nothing was imported (--skip-bad leaves them out):\n"
         f"{told}{rest}"
     )

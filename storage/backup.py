@@ -76,8 +76,9 @@ def encrypt_database(path: Path, key: str) -> list[Path]:
     """Encrypt a plain database in place; return the plain backups that are left.
 
     The plain file is removed only once the encrypted one was opened with the key and holds as many
-    rows in every table. Raises WrongKey if it is encrypted already, InvalidInput for an empty key,
-    and StorageError while another process has it open.
+    rows in every table. Not for a process that has the database open itself: the
+    two SQLite libraries do not see each other's locks. Raises WrongKey if it is encrypted already,
+    InvalidInput for an empty key, and StorageError while another process has it open.
     """
     if not key:
         raise InvalidInput("no key: set THUMBTUNE_DB_KEY to the key the database shall have")

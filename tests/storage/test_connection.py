@@ -95,7 +95,7 @@ def test_a_truncated_file_is_refused(path: Path, key: str | None, share: float) 
     make(path, key)
     with path.open("r+b") as file:
         file.truncate(int(path.stat().st_size * share))
-    with pytest.raises(StorageError, match="truncated, damaged or no database.*thumbtune restore"):
+    with pytest.raises(StorageError, match=r"truncated, damaged or no database.*thumbtune restore"):
         Database(path, key=key)
 
 
@@ -124,7 +124,7 @@ def test_another_programs_database_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE recipes(id)")
     other.close()
-    with pytest.raises(StorageError, match="another program's database.*recipes"):
+    with pytest.raises(StorageError, match=r"another program's database.*recipes"):
         Database(path)
 
 

@@ -71,7 +71,7 @@ def test_the_opposite_preference_replaces_the_first(db: Database, chat: Chat) ->
 
 
 def test_refusals_are_plain(db: Database, chat: Chat) -> None:
-    """An unknown reply, an unknown person, a strange vote and a reply against itself are refused."""
+    """An unknown reply or person, a strange vote, a reply against itself are refused."""
     reply = chat.say("hi")
     with pytest.raises(NotFound, match="'r_0': there is no such reply"):
         db.feedback.vote("r_0", chat.person.id, "up")

@@ -65,9 +65,7 @@ def test_forgetting_removes_the_bytes(path: Path) -> None:
             by, word = draw.choice([(bob, "NEEDLE"), (chat.person, "hay")])
             text = " ".join([word] * draw.randint(1, 900))
             reply = chat.finish(chat.start(authors=[by.id]), f"about {text}")
-            db.conversations.add_turn(
-                chat.conversation, role="user", text=text, person_id=by.id
-            )
+            db.conversations.add_turn(chat.conversation, role="user", text=text, person_id=by.id)
             db.feedback.correct(reply.id, by.id, f"{number} {text}")
         db.conversations.add_turn(alone, role="user", text="NEEDLE", person_id=bob.id)
         assert b"NEEDLE" in bytes_on_disk(path)
@@ -115,7 +113,7 @@ def test_a_run_that_ends_after_forgetting_is_marked_too(db: Database, chat: Chat
 
 
 def test_the_forgotten_come_back_as_somebody_new(db: Database, chat: Chat) -> None:
-    """A row without personal data stays for the audit trail; nobody is found under the old names."""
+    """A row without personal data stays for the audit trail; the old names find nobody."""
     db.people.forget(chat.person.id, actor="cli")
     ghost = db.people.get(chat.person.id)
     assert (ghost.platform, ghost.display_name, ghost.consent) == ("forgotten", "", "refused")

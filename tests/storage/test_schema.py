@@ -26,8 +26,8 @@ OLD_ROWS = (
     " VALUES ('p_1', 'console', 'ada', 'given', 't'), ('p_2', 'console', 'bob', 'given', 't')",
     "INSERT INTO conversations(id, scope, person_id, created_at, updated_at)"
     " VALUES ('c_1', 'console', 'p_1', 't', 't')",
-    "INSERT INTO replies(id, conversation_id, scope, prompt, text, adapter, sampling, state, origin,"
-    " at) VALUES ('r_1', 'c_1', 'console', '[[\"user\",\"hi\"]]', 'hello', 'base',"
+    "INSERT INTO replies(id, conversation_id, scope, prompt, text, adapter, sampling, state,"
+    " origin, at) VALUES ('r_1', 'c_1', 'console', '[[\"user\",\"hi\"]]', 'hello', 'base',"
     " '{\"stop\":[]}', 'done', 'r_1', 't')",
     "INSERT INTO reply_authors VALUES ('r_1', 'p_2')",
     "INSERT INTO feedback(id, reply_id, person_id, kind, at, recorded_at)"
@@ -159,7 +159,10 @@ def test_a_kill_in_the_middle_of_a_migration_loses_nothing(path: Path, schema: i
 def test_two_processes_that_open_at_once_migrate_once(path: Path) -> None:
     """Several first starts at the same time all end with a working database."""
     make_old(path, 1)
-    script = f"from pathlib import Path; from storage.database import Database; Database(Path({str(path)!r}))"
+    script = (
+        "from pathlib import Path\nfrom storage.database import Database\n"
+        f"Database(Path({str(path)!r}))"
+    )
     started = [subprocess.Popen([sys.executable, "-c", script], env=os.environ) for _ in range(3)]
     assert [process.wait() for process in started] == [0, 0, 0]
     assert len(backups_of(path)) == 1
