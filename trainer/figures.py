@@ -206,8 +206,7 @@ def _bootstrap(
 
 
 def repeated_share(token_ids: Sequence[int], size: int = NGRAM) -> float:
-    """Return the share of a reply's n-grams of tokens that stood in it before; 0 if it is
-    shorter."""
+    """Return the share of a reply's n-grams that stood in it before; 0 if it is shorter."""
     grams = [tuple(token_ids[i : i + size]) for i in range(len(token_ids) - size + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

@@ -90,8 +90,7 @@ class KeepItem(_Rule):
     check: Annotated[PatternRule | LinesRule | RefusalRule, Field(discriminator="type")]
 
     def passes(self, reply: str) -> bool:
-        """Say whether a reply keeps the rule; an empty reply or an echo of the prompt never
-        does."""
+        """Say whether a reply keeps the rule; silence and an echo of the prompt never do."""
         return bool(reply.strip()) and not echoes(self.prompt, reply) and self.check.passes(reply)
 
 

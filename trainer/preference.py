@@ -54,8 +54,7 @@ def measure_preference(
 
 
 def implicit_reward(logprob: float, base_logprob: float) -> float:
-    """Return log p(reply) under a system minus under the base, nats, summed over the reply's
-    tokens."""
+    """Return log p(reply) under a system minus under the base: a sum over its tokens, nats."""
     return logprob - base_logprob
 
 

@@ -16,8 +16,7 @@ import torch
 from trainer.scoring import System, Systems, left_padded
 
 CANDIDATE_TOKENS = 512
-"""A draw looks at this many of the likeliest tokens at most; what lies beyond is under 1 -
-top_p."""
+"""A draw looks at this many of the likeliest tokens at most, to spare a whole sort."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,7 @@ LOGIT_TOKENS = 768
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A prompt and the tokens after it; `reply_ids` ends with the end token only if the reply
-    ended."""
+    """A prompt and its reply; `reply_ids` has an end token only if the reply was complete."""
 
     prompt_ids: list[int]
     reply_ids: list[int]
@@ -39,8 +38,7 @@ class Texts:
         self.end_id = int(tokenizer.eos_token_id)
 
     def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Return a chat's ids up to where the reply begins; the oldest tokens go first if it is too
-        long."""
+        """Return a chat's ids up to its reply; too long a chat loses its oldest tokens."""
         ids = self.tokenizer.apply_chat_template(
             list(messages), add_generation_prompt=True, return_dict=True
         )["input_ids"]
@@ -51,8 +49,7 @@ class Texts:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def reply(self, text: str, *, complete: bool) -> list[int]:
-        """Return a reply's ids; the end token follows only if it was complete, not cut by a
-        limit."""
+        """Return a reply's ids; an end token follows only if no limit cut the reply."""
         ids = self.plain(text)[: self.max_length]
         return [*ids, self.end_id] if complete or not ids else ids
 
@@ -77,8 +74,7 @@ class Systems:
 
     @contextmanager
     def using(self, system: System) -> Iterator[Any]:
-        """Yield the causal model speaking as `system`, without gradients; the candidate is active
-        after."""
+        """Yield the causal model speaking as `system`, without gradients; then the candidate."""
         own, causal = self._adapters["candidate"], self.model.get_base_model()
         # Without this, the head's product over the last positions only (a view) copies the whole
         # head once for every row: 56 MB each for the default model.
@@ -125,8 +121,7 @@ def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str
 
 
 def reply_logits(causal: Any, rows: Sequence[Scored], device: torch.device) -> torch.Tensor:
-    """Return the logits that predict the last K tokens of each row, K the longest reply: (B, K,
-    vocab)."""
+    """Return logits (B, K, vocab) of each row's last K tokens, K the longest reply."""
     longest = max(len(row.reply_ids) for row in rows)
     inputs = left_padded([row.prompt_ids + row.reply_ids for row in rows], device)
     logits = causal(**inputs, logits_to_keep=longest + 1, use_cache=False).logits  # (B, K+1, vocab)
@@ -146,8 +141,7 @@ def reply_logprobs(systems: Systems, system: System, rows: Sequence[Scored]) -> 
 
 
 def _nll(logits: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
-    """Negative log-likelihood of each token, (T,) float32, nats, from (T, vocab) logits of any
-    dtype."""
+    """Return −log p of each token, (T,) float32, nats, from logits (T, vocab)."""
     target = torch.tensor(ids, device=logits.device)
     return F.cross_entropy(logits.float(), target, reduction="none")
 

@@ -171,7 +171,7 @@ def test_greedy_replies_equal_those_of_generate(world: dict[str, Any]) -> None:
 
 
 def test_a_draw_depends_on_the_seed_and_not_on_the_batch(world: dict[str, Any]) -> None:
-    """Every second token ends a reply: rows end at different steps and none is lost."""
+    """Batches of one and of three draw the same replies; another seed draws others."""
     prompts, systems = [[5, 6, 7, 8], [9, 10], [11, 12, 13]], Systems(world["model"])
     whole = draw_replies(systems, "base", prompts, Drawing(END, 8, 1.0, 0.95, seed=1))
     singly = draw_replies(systems, "base", prompts, Drawing(END, 8, 1.0, 0.95, seed=1, batch=1))
@@ -180,7 +180,7 @@ def test_a_draw_depends_on_the_seed_and_not_on_the_batch(world: dict[str, Any]) 
 
 
 def test_rows_that_end_leave_the_batch_and_the_others_go_on(world: dict[str, Any]) -> None:
-    """Every token as an end token but one: rows end at different steps, none is lost."""
+    """Every second token ends a reply: rows end at different steps and none is lost."""
     prompts = [[5 + i, 6, 7 + i] for i in range(6)]
     ends = frozenset(range(0, 259, 2))
     drawn = draw_replies(Systems(world["model"]), "base", prompts, Drawing(ends, 12, 1.0, 1.0))
