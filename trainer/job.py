@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     os.nice(options.nice)
     directory: Path = options.directory
-    signal.signal(signal.SIGTERM, _stop)
+    previous = signal.signal(signal.SIGTERM, _stop)
     if options.parent:
         _watch_parent(options.parent)
     log: ProgressLog | None = None
@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == EXIT_FAILED and not isinstance(error, ThumbtuneError):
             traceback.print_exc()
         return _end(log, code, f"failed: {sentence}")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The job as a process: it finishes, goes on after any death, stops cleanly, and says what is wrong."""
+"""The job as a process: it finishes, survives any death, stops cleanly, says what is wrong."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_two_stages_give_one_adapter_and_a_second_run_changes_nothing(
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
     tiny_model: Path, tmp_path: Path, damage: str
 ) -> None:
-    """After kill -9 the next attempt resumes; a torn newest checkpoint falls back to the one before."""
+    """After kill -9 the next attempt resumes; past a torn checkpoint, from the one before."""
     stage = APO.model_copy(update={"epochs": 20.0, "batch_size": 4})
     directory = job(tmp_path / "job", tiny_model, stage)
     process = start(directory)

@@ -69,7 +69,7 @@ def test_old_messages_make_room_and_the_reply_stays_whole(encoder: Encoder) -> N
 def test_every_batch_has_both_labels_and_weights_are_kept(
     liked: int, total: int, size: int
 ) -> None:
-    """Rare likes are drawn more often, each copy for its part: every row's weight stays what it was."""
+    """Rare likes are drawn more often, each copy for its part: a row's weight stays."""
     rows = [Row(i, i < liked, 10 + i % 7, 1.0) for i in range(total)]
     order = order_rows(rows, batch_size=size, epochs=1, seed=3)
     batches = [
