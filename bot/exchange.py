@@ -28,6 +28,7 @@ from storage.imports import IMPORT_PLATFORM, ImportedSignal
 
 DEFAULT_USER = "imported"
 MAX_FAULTS_TOLD = 20
+TRL_FORMS = ("kto", "dpo", "sft")
 _PROGRESS_EVERY_LINES = 100
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS: dict[str, SignalKind] = {
@@ -158,7 +159,7 @@ def export_raw(db: Database, path: Path, *, scope: str | None = None) -> int:
 def export_trl(
     db: Database,
     path: Path,
-    form: Literal["kto", "dpo", "sft"],
+    form: str,
     *,
     scope: str | None = None,
     person_share: float = 1.0,
@@ -169,6 +170,9 @@ def export_trl(
     `completion` of corrections and liked replies. The file appears whole.
     """
     from trainer.dataset import select_examples
+
+    if form not in TRL_FORMS:
+        raise InvalidInput(f"format {form!r}: expected one of {', '.join(TRL_FORMS)}")
 
     scopes = [scope] if scope else [row.name for row in db.scopes.list()]
     lines = [
@@ -184,7 +188,7 @@ def export_trl(
 # -- private
 
 
-def _to_trl(example: Example, form: Literal["kto", "dpo", "sft"]) -> dict[str, Any] | None:
+def _to_trl(example: Example, form: str) -> dict[str, Any] | None:
     """Return the row, or None if the format cannot hold this kind of example."""
     prompt = [message.model_dump() for message in example.prompt]
     match form, example:

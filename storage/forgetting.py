@@ -1,8 +1,9 @@
 """Forgetting a person: delete what they wrote and what was said to them, then the bytes themselves.
 
-Invariant: after `scrub`, no page of the file or of its log holds deleted text: `secure_delete`
-zeroes what is deleted, VACUUM rewrites the file without the stale copies that page splits leave,
-and the log is cut.
+Invariant: after `scrub`, no page of the file or of its log holds deleted text. `secure_delete`
+zeroes what is deleted and the log is cut; in trials that alone left nothing. VACUUM rewrites the
+file besides, so that nothing rests on how pages were split before, or on a time when
+`secure_delete` was off.
 """
 
 from __future__ import annotations

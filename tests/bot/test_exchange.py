@@ -194,8 +194,10 @@ def test_trl_formats_hold_their_kind(db: Database, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     held = {}
     for form in ("kto", "dpo", "sft"):
-        export_trl(db, out, form)  # type: ignore[arg-type]
+        export_trl(db, out, form)
         held[form] = [json.loads(each) for each in out.read_text().splitlines()]
+    with pytest.raises(InvalidInput, match="expected one of kto, dpo, sft"):
+        export_trl(db, out, "grpo")
     prompt = [{"role": "user", "content": "hi"}]
     assert {row["completion"][0]["content"]: row["label"] for row in held["kto"]} == {
         "hello": True,
