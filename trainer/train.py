@@ -33,7 +33,7 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTraine
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
-from core.errors import TrainingError
+from core.errors import InvalidInput, TrainingError
 from core.files import write_atomic
 from core.jobs import Example, JobSpec, Stage
 from core.manifest import WEIGHTS
@@ -90,6 +90,8 @@ def train_stage(
     """Train one stage from the adapter in `before` (None: fresh), keeping checkpoints in
     `scratch`."""
     data = _DATA[stage.method](examples, encoder)
+    if not data.rows:
+        raise InvalidInput(f"stage {stage.method}: none of the {len(examples)} examples is for it")
     order = order_rows(data.rows, batch_size=stage.batch_size, epochs=stage.epochs, seed=spec.seed)
     trainer = _make_trainer(spec, stage, data, order, encoder=encoder, scratch=scratch)
     if before is not None:

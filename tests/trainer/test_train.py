@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from core.errors import InvalidInput
 from core.jobs import ChatMessage, Example, Stage
 from tests.trainer.rows import APO, DPO, KTO, SFT, correction, job_spec, pair, vote
 from trainer.batches import Row, order_rows
@@ -140,6 +141,14 @@ def test_each_recipe_learns_an_easy_taste(
         start = {"kto": 0.5, "apo_zero_unpaired": 0.5, "sigmoid": 0.6931}[stage.loss]
         assert figures["last_margin"] > 0.2
         assert figures["first_loss"] == pytest.approx(start, abs=0.02)
+
+
+def test_a_stage_without_data_is_refused(
+    tiny_model: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    """DPO on votes alone has nothing to learn from and says so."""
+    with pytest.raises(InvalidInput, match="stage dpo: none of the 16 examples"):
+        train(DPO, taste(APO), tiny_model, encoder, tmp_path)
 
 
 def test_a_later_stage_is_still_measured_against_the_base(
