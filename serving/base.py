@@ -217,6 +217,8 @@ def _hub_directory(settings: ModelSettings, on_step: Callable[[str], None]) -> P
 
 
 def _require_chat_template(base: BaseModel) -> None:
+    if (base.path / "chat_template.jinja").is_file():
+        return  # the usual place; loading a tokenizer to ask takes seconds
     if not getattr(load_tokenizer(base), "chat_template", None):
         raise ModelError(
             f"{base.name}: its tokenizer has no chat template, so it cannot hold a chat; choose an "

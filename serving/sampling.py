@@ -14,7 +14,7 @@ import torch
 
 from core.generation import Sampling
 
-_NARROW = 64  # candidates looked at first; a nucleus that is wider falls back to sorting them all
+_WIDTHS = (64, 2048)  # likeliest tokens looked at first: sorting a whole vocabulary is slow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +65,11 @@ def _candidates(
     if sampling.top_k:
         ranked, tokens = probabilities.topk(min(sampling.top_k, vocab))
         return ranked / ranked.sum(), tokens
-    ranked, tokens = probabilities.topk(min(_NARROW, vocab))
-    if ranked.sum() < sampling.top_p:
-        ranked, tokens = probabilities.sort(descending=True)
-    return ranked, tokens
+    for width in _WIDTHS:
+        ranked, tokens = probabilities.topk(min(width, vocab))
+        if ranked.sum() >= sampling.top_p:
+            return ranked, tokens
+    return probabilities.sort(descending=True)
 
 
 def _nucleus_size(ranked: torch.Tensor, top_p: float) -> int:

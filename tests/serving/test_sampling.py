@@ -44,9 +44,11 @@ def test_top_k_then_top_p() -> None:
 
 
 def test_a_wide_nucleus_is_exact() -> None:
-    """A nucleus wider than the quick look (here 200 equal tokens, 0.9 of them) is still right."""
+    """A nucleus wider than a quick look (of 200 or 4000 equal tokens, 0.9 of them) is right."""
     shares = draws(Sampling(1.0, top_p=0.9), torch.zeros(200), count=3000)
     assert 170 <= int((shares > 0).sum()) <= 181
+    wide = draws(Sampling(1.0, top_p=0.9), torch.zeros(4000), count=2000)
+    assert 1300 <= int((wide > 0).sum()) <= 1700  # 3600 (1 - e^-(2000/3600)) is 1534
 
 
 def test_greedy_takes_the_likeliest() -> None:
