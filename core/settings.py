@@ -1,7 +1,7 @@
 """Every setting, read from `config.toml`, the environment and `.env`, and checked as a whole.
 
-`load_settings` returns one frozen value or raises one ConfigError that lists every fault with its file and
-key. Nothing is read at import.
+`load_settings` returns one frozen value or raises one ConfigError that lists every fault with its
+file and key. Nothing is read at import.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigError
@@ -45,7 +53,9 @@ class ModelSettings(_Section):
     @model_validator(mode="after")
     def _revision_needs_hub(self) -> ModelSettings:
         if self.revision and (self.source == "bundled" or Path(self.source).expanduser().is_dir()):
-            raise ValueError(f"revision {self.revision!r} has no meaning for source {self.source!r}; clear it")
+            raise ValueError(
+                f"revision {self.revision!r} has no meaning for source {self.source!r}; clear it"
+            )
         return self
 
 
@@ -120,7 +130,7 @@ class GateSettings(_Section):
     max_perplexity_ratio: Annotated[float, Field(ge=1)] = 1.25
     max_kl: Annotated[float, Field(gt=0)] = 1.5
     max_length_ratio: Annotated[float, Field(ge=1)] = 3.0
-    max_repetition_rise: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_repetition_rise: Annotated[float, Field(ge=0, le=1)] = 0.10
     max_empty: Annotated[float, Field(ge=0, le=1)] = 0.02
 
 
@@ -137,7 +147,9 @@ class ScheduleSettings(_Section):
     @classmethod
     def _five_fields(cls, cron: str) -> str:
         if cron and len(cron.split()) != 5:
-            raise ValueError('expected five fields, "minute hour day month weekday", for example "0 4 * * *"')
+            raise ValueError(
+                'expected five fields, "minute hour day month weekday", for example "0 4 * * *"'
+            )
         return cron
 
 
@@ -175,14 +187,18 @@ class Settings(BaseModel):
 
     @property
     def serving_threads_while_training(self) -> int:
-        """CPU threads left to the model while a run goes on: two pools on one core run 20 times slower."""
+        """CPU threads left to the model while a run goes on: two pools on one core run 20 times
+        slower.
+        """
         return max(1, min(self.serving_threads, available_cores() - self.training_threads))
 
 
 class _Environment(BaseSettings):
     """What comes from the environment or `.env`: secrets, and where the world lies."""
 
-    model_config = SettingsConfigDict(env_prefix="THUMBTUNE_", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="THUMBTUNE_", extra="ignore", env_ignore_empty=True
+    )
 
     config: Path | None = None
     data_dir: Path | None = None
@@ -195,13 +211,14 @@ def available_cores() -> int:
 
 
 def load_settings(config: Path | None = None, data_dir: Path | None = None) -> Settings:
-    """Read the settings; an argument goes before the environment, the environment before the default.
+    """Read the settings; an argument goes before the environment, the environment before the
+    default.
 
-    `config` None looks for THUMBTUNE_CONFIG, then `config.toml` here, and does without where there is none;
-    a named file must exist. `data_dir` defaults to `var` beside the configuration file. Raises ConfigError
-    with every fault found.
+    `config` None looks for THUMBTUNE_CONFIG, then `config.toml` here, and does without where there
+    is none; a named file must exist. `data_dir` defaults to `var` beside the configuration file.
+    Raises ConfigError with every fault found.
     """
-    environment = _Environment(_env_file=".env")  # type: ignore[call-arg]
+    environment = _Environment(_env_file=".env")
     named = config or environment.config
     path = named or Path(DEFAULT_CONFIG)
     table = _read_toml(path) if named or path.exists() else {}
@@ -210,10 +227,16 @@ def load_settings(config: Path | None = None, data_dir: Path | None = None) -> S
     values = {key: value for key, value in table.items() if key not in _RESERVED}
     try:
         settings = Settings.model_validate(
-            {**values, "data_dir": home.expanduser(), "config_file": path if path.exists() else None}
+            {
+                **values,
+                "data_dir": home.expanduser(),
+                "config_file": path if path.exists() else None,
+            }
         )
     except ValidationError as error:
-        raise ConfigError(problems + [f"{path}: {_sentence(fault, path)}" for fault in error.errors()]) from None
+        raise ConfigError(
+            problems + [f"{path}: {_sentence(fault, path)}" for fault in error.errors()]
+        ) from None
     problems += [f"{path}: {fault}" for fault in _contradictions(settings)]
     if problems:
         raise ConfigError(problems)
@@ -226,7 +249,9 @@ _RESERVED = {"data_dir", "config_file", "db_key"}
 def _reserved_keys(table: dict[str, Any]) -> list[str]:
     faults = []
     for key in sorted(_RESERVED & table.keys()):
-        advice = "set THUMBTUNE_DB_KEY" if key == "db_key" else "use --data-dir or THUMBTUNE_DATA_DIR"
+        advice = (
+            "set THUMBTUNE_DB_KEY" if key == "db_key" else "use --data-dir or THUMBTUNE_DATA_DIR"
+        )
         faults.append(f"{key}: does not belong in this file; {advice}")
     return faults
 
@@ -235,7 +260,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError([f"{path}: no such file; name an existing one or leave --config out"]) from None
+        raise ConfigError(
+            [f"{path}: no such file; name an existing one or leave --config out"]
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: not valid TOML: {error}"]) from None
     except OSError as error:
@@ -270,12 +297,14 @@ def _contradictions(settings: Settings) -> list[str]:
     faults = []
     if settings.chat.max_tokens >= settings.serving.max_context_tokens:
         faults.append(
-            f"chat.max_tokens ({settings.chat.max_tokens}) must be below serving.max_context_tokens "
-            f"({settings.serving.max_context_tokens}), which holds the prompt too"
+            f"chat.max_tokens ({settings.chat.max_tokens}) must be below "
+            f"serving.max_context_tokens ({settings.serving.max_context_tokens}), which holds the prompt too"
         )
     scheduled = settings.schedule.cron or settings.schedule.min_votes
     if scheduled and not settings.training.enabled:
         faults.append("schedule is set but training.enabled is false; clear one of them")
     if settings.training.load_in_4bit and not settings.model.device.startswith(("auto", "cuda")):
-        faults.append(f"training.load_in_4bit needs CUDA, but model.device is {settings.model.device!r}")
+        faults.append(
+            f"training.load_in_4bit needs CUDA, but model.device is {settings.model.device!r}"
+        )
     return faults
