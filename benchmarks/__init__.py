@@ -1,1 +1,1 @@
-"""Measurements of Thumbtune on the default model. Run one with `python -m benchmarks.NAME --json`."""
+"""Measurements on the default model. Run one with `python -m benchmarks.NAME --json`."""

@@ -121,7 +121,9 @@ async def timed_reply(
     started = time.perf_counter()
     stream = engine.generate(
         GenerationRequest(
-            (Message("user", question),), adapter, Sampling(temperature=0.7, max_tokens=max_tokens, seed=seed)
+            (Message("user", question),),
+            adapter,
+            Sampling(temperature=0.7, max_tokens=max_tokens, seed=seed),
         )
     )
     arrivals = [time.perf_counter() - started async for _ in stream]

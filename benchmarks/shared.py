@@ -1,7 +1,8 @@
 """What a chat feels of a training run on the same machine: tokens/s and time to the first token.
 
-One chat at a time, first with the machine to itself, then while a real training job (the default recipe on
-simulated votes) goes on beside it, with the cores shared out as `thumbtune up` shares them.
+One chat at a time, first with the machine to itself, then while a real training job (the default
+recipe on simulated votes) goes on beside it, with the cores shared out as `thumbtune up` shares
+them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ async def measure(home: Path, rounds: int) -> dict[str, Any]:
         launcher = LocalLauncher()
         await engine.set_threads(settings.serving_threads_while_training)
         handle = await launcher.submit(
-            directory, threads=settings.training_threads, nice=settings.training.nice, timeout_s=3600
+            directory,
+            threads=settings.training_threads,
+            nice=settings.training.nice,
+            timeout_s=3600,
         )
         await _until_training(directory)
         begun, step = time.perf_counter(), read_progress(directory)[-1].step

@@ -1,8 +1,8 @@
 """How long a reply stalls while adapters are promoted and rolled back under it.
 
-Eight streams at all times; twenty changes of the speaking adapter between three adapters, each loaded from
-disk, validated, warmed and made to speak, the one before unloaded. The same streams without swaps stand
-beside it, in the same process.
+Eight streams at all times; twenty changes of the speaking adapter between three adapters, each
+loaded from disk, validated, warmed and made to speak, the one before unloaded. The same streams
+without swaps stand beside it, in the same process.
 """
 
 from __future__ import annotations
@@ -75,7 +75,11 @@ async def _stream_while(engine: Engine, work: Any, speaking: list[str]) -> list[
 
 
 async def _swap(
-    engine: Engine, adapters: dict[str, Path], speaking: list[str], swaps: int, latencies: list[float]
+    engine: Engine,
+    adapters: dict[str, Path],
+    speaking: list[str],
+    swaps: int,
+    latencies: list[float],
 ) -> None:
     names = list(adapters)
     unloading: list[asyncio.Task[None]] = []

@@ -1,6 +1,7 @@
 """Changing which adapter speaks: checked on disk first, then one flip in the database.
 
-Works without an engine: a running bot sees the flip and follows (bot.registry). Every change is an audit line.
+Works without an engine: a running bot sees the flip and follows (bot.registry). Every change is an
+audit line.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ async def promote(
 
 
 async def roll_back(database: AsyncDatabase, data_dir: Path, scope: str, *, actor: str) -> Scope:
-    """Let the scope's previous adapter (or the base) speak again. Raises Conflict or AdapterRefused."""
+    """Let the scope's previous adapter (or the base) speak again. Raises Conflict or
+    AdapterRefused.
+    """
     now = await database.run(lambda db: db.scopes.ensure(scope))
     if now.previous:
         await _check(database, data_dir, now.previous)

@@ -1,8 +1,8 @@
 """The chat: a person's message in, a reply written by one adapter out, both stored.
 
-Invariant: the message is stored before the reply starts, the reply's row before its first token, with the
-adapter it is pinned to; whoever stops reading, the reply is written to its end and stored. Knows no face: the
-CLI, Discord and the console all speak to this.
+Invariant: the message is stored before the reply starts, the reply's row before its first token,
+with the adapter it is pinned to; whoever stops reading, the reply is written to its end and stored.
+Knows no face: the CLI, Discord and the console all speak to this.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class ChatService:
     ) -> ReplyInProgress:
         """Store a message and start the reply to it.
 
-        Raises InvalidInput for a message that cannot be answered, EngineBusy when the queue is full (the
-        message is kept; `answer` tries again).
+        Raises InvalidInput for a message that cannot be answered, EngineBusy when the queue is full
+        (the message is kept; `answer` tries again).
         """
         clean = self._checked(text)
         await self._database.run(
@@ -130,7 +130,12 @@ class ChatService:
         await self._database.run(lambda db: db.feedback.regenerate(reply_id, person_id))
         base = sampling or self._sampling()
         return await self._generate(
-            old.conversation_id, old.scope, old.prompt, (), replace(base, seed=None), replaces=old.id
+            old.conversation_id,
+            old.scope,
+            old.prompt,
+            (),
+            replace(base, seed=None),
+            replaces=old.id,
         )
 
     async def close(self) -> None:
@@ -144,7 +149,12 @@ class ChatService:
         )
 
     async def _start(
-        self, conversation_id: str, turns: list[Turn], sampling: Sampling | None, *, replaces: str | None
+        self,
+        conversation_id: str,
+        turns: list[Turn],
+        sampling: Sampling | None,
+        *,
+        replaces: str | None,
     ) -> ReplyInProgress:
         scope = await self._database.run(lambda db: db.scopes.of_conversation(conversation_id))
         persona = scope.persona or self._settings.chat.persona
@@ -152,7 +162,12 @@ class ChatService:
         prompt = system + tuple(Message(turn.role, turn.text) for turn in turns)
         authors = tuple(dict.fromkeys(turn.person_id for turn in turns if turn.person_id))
         return await self._generate(
-            conversation_id, scope.name, prompt, authors, sampling or self._sampling(), replaces=replaces
+            conversation_id,
+            scope.name,
+            prompt,
+            authors,
+            sampling or self._sampling(),
+            replaces=replaces,
         )
 
     async def _generate(
@@ -207,6 +222,7 @@ class ChatService:
             raise InvalidInput("the message is empty; write something")
         if len(clean) > limit:
             raise InvalidInput(
-                f"the message has {len(clean)} characters and {limit} are allowed; send a shorter one"
+                f"the message has {len(clean)} characters and {limit} are allowed; "
+                "send a shorter one"
             )
         return clean

@@ -38,7 +38,7 @@ class FeedbackService:
         return await self._database.run(lambda db: db.feedback.withdraw(reply_id, person_id))
 
     async def correct(self, reply_id: str, person_id: str, text: str) -> Feedback:
-        """Store how the reply should have read. Raises InvalidInput for an empty or unchanged text."""
+        """Store how the reply should have read. Raises InvalidInput if empty or unchanged."""
         reply = await self._votable(reply_id)
         clean = text.replace("\x00", "").strip()
         if not clean:

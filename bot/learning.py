@@ -1,9 +1,10 @@
 """Learning: one training run from the feedback in the database to a live (or refused) adapter.
 
-A run is a state machine whose every step can be repeated after a crash: a snapshot directory published whole,
-a job that goes on from its checkpoint, a verdict that is a pure function of the report, an adapter directory
-published whole, and one transaction that adds its row, ends the run and flips the pointer. Does not know how
-the engine follows the pointer (see bot.registry) nor who asked.
+A run is a state machine whose every step can be repeated after a crash: a snapshot directory
+published whole, a job that goes on from its checkpoint, a verdict that is a pure function of the
+report, an adapter directory published whole, and one transaction that adds its row, ends the run
+and flips the pointer. Does not know how the engine follows the pointer (see bot.registry) nor who
+asked.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ class LearningService:
     ) -> Outcome:
         """Run the whole way: snapshot, training, gate, publication, pointer flip.
 
-        `force` promotes what the gate refused (the verdict is kept and says so). Raises RunInProgress if the
-        scope has an active run, TrainingError if the job failed.
+        `force` promotes what the gate refused (the verdict is kept and says so). Raises
+        RunInProgress if the scope has an active run, TrainingError if the job failed.
         """
         await self._check_enabled(scope)
         run = await self._database.run(
@@ -97,9 +98,7 @@ class LearningService:
         )
         return await self._drive(run, actor, on_progress)
 
-    async def resume(
-        self, run_id: str, *, actor: str, on_progress: OnProgress = quiet
-    ) -> Outcome:
+    async def resume(self, run_id: str, *, actor: str, on_progress: OnProgress = quiet) -> Outcome:
         """Go on with a run whose process died, from its last whole step.
 
         Raises Conflict if another living process drives it or it has ended.
@@ -116,7 +115,11 @@ class LearningService:
         """Mark the runs of dead processes, with the command to go on; return them."""
         orphans = await self.orphans()
         for run in orphans:
-            await self._end(run, "interrupted", f"its process died; go on with: thumbtune retrain --resume {run.id}")
+            await self._end(
+                run,
+                "interrupted",
+                f"its process died; go on with: thumbtune retrain --resume {run.id}",
+            )
         return orphans
 
     async def cancel(self, run_id: str, *, actor: str) -> None:
@@ -140,7 +143,9 @@ class LearningService:
             return Outcome(await self._end(run, "cancelled", "cancelled as asked"), None)
         except asyncio.CancelledError:
             await asyncio.shield(
-                self._end(run, "interrupted", f"stopped; go on with: thumbtune retrain --resume {run.id}")
+                self._end(
+                    run, "interrupted", f"stopped; go on with: thumbtune retrain --resume {run.id}"
+                )
             )
             raise
         except (ThumbtuneError, OSError) as error:
@@ -148,7 +153,7 @@ class LearningService:
             raise
 
     async def _snapshot(self, run: Run, on_progress: OnProgress) -> None:
-        """Freeze the data and the recipe as a job directory, unless that was done before a crash."""
+        """Freeze data and recipe as a job directory, unless that was done before a crash."""
         directory = self._directory(run)
         await self._advance(run, "snapshot")
         on_progress(_note("snapshot", 0.0, "choosing what to learn from"))
@@ -161,11 +166,8 @@ class LearningService:
         await self._database.run(lambda db: _store_snapshot(db, run.id, spec, plan, written))
 
     async def _spec(self, run: Run, plan: TrainingPlan) -> JobSpec:
-        scope = await self._database.run(lambda db: db.scopes.ensure(run.scope))
         version = await self._database.run(lambda db: db.adapters.next_version(run.scope))
-        live = (
-            await self._database.run(lambda db: db.adapters.get(scope.live)) if scope.live else None
-        )
+        live = await self._database.run(lambda db: _live_adapter(db, run.scope))
         training = self._settings.training
         return JobSpec(
             run_id=run.id,
@@ -263,7 +265,9 @@ class LearningService:
         )
         scope, version = parse_adapter_name(spec.adapter)
         promote = verdict.accepted or run.force
-        detail = verdict.summary if verdict.accepted or not run.force else f"forced: {verdict.summary}"
+        detail = (
+            verdict.summary if verdict.accepted or not run.force else f"forced: {verdict.summary}"
+        )
         record = AdapterRecord(
             name=spec.adapter,
             scope=scope,
@@ -313,6 +317,11 @@ class LearningService:
         return f"adapters/{scope}/v{version}"
 
 
+def _live_adapter(db: Database, scope: str) -> AdapterRecord | None:
+    name = db.scopes.ensure(scope).live
+    return db.adapters.get(name) if name else None
+
+
 def _store_snapshot(
     db: Database, run_id: str, spec: JobSpec, plan: TrainingPlan, written: Snapshot
 ) -> None:
@@ -338,4 +347,3 @@ def _driven(run: Run) -> bool:
 
 def _note(stage: str, fraction: float, message: str) -> Progress:
     return Progress(at=utc_now(), stage=stage, step=0, steps=0, fraction=fraction, message=message)
-

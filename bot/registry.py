@@ -1,9 +1,10 @@
 """Which adapter speaks in each scope: keeps the engine in step with the database's pointers.
 
-The database says which adapter is live; this makes it resident, warms it, and only then lets new replies use
-it. Another process may flip a pointer (`thumbtune adapters promote`): a watcher sees the commit and follows
-within a fraction of a second. An adapter the engine refuses is taken back, with an audit line, and what spoke
-before goes on. Knows nothing of how adapters are trained or judged.
+The database says which adapter is live; this makes it resident, warms it, and only then lets new
+replies use it. Another process may flip a pointer (`thumbtune adapters promote`): a watcher sees
+the commit and follows within a fraction of a second. An adapter the engine refuses is taken back,
+with an audit line, and what spoke before goes on. Knows nothing of how adapters are trained or
+judged.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ class AdapterRegistry:
             await self._follow(scope)
 
     async def ensure_resident(self, name: str) -> None:
-        """Make a published adapter resident without letting it speak. Raises AdapterRefused or NotFound."""
+        """Make a published adapter resident without letting it speak. Raises AdapterRefused or
+        NotFound.
+        """
         if name == BASE or name in self._resident:
             return
         record = await self._database.run(lambda db: db.adapters.get(name))
@@ -99,7 +102,9 @@ class AdapterRegistry:
                     seen = counter
                     await self.sync()
             except ThumbtuneError:
-                log.exception("could not follow the adapter pointers; trying again")  # the chat must go on
+                log.exception(
+                    "could not follow the adapter pointers; trying again"
+                )  # the chat must go on
 
     async def _follow(self, scope: Scope) -> None:
         async with self._lock:
@@ -135,7 +140,7 @@ class AdapterRegistry:
         self._announce(Swap(scope.name, refused, fallback, refused=reason))
 
     async def _make_room(self, changed: Scope) -> None:
-        """Unload what no scope points at any more; a running reply keeps its adapter until it ends."""
+        """Unload what no scope points at any more; running replies keep theirs to their end."""
         scopes = await self._database.run(lambda db: db.scopes.list())
         wanted = set(self._speaking.values()) | {changed.live, changed.previous, changed.canary}
         for scope in scopes:

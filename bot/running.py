@@ -1,8 +1,8 @@
 """What a long-running bot does beside chatting: recover, share out cores, forget old talk.
 
-At start, runs of dead processes go on; while any process trains, the model's thread pool shrinks so that the
-two do not fight for cores (two pools on one core run 20 times slower); once an hour, conversations past their
-retention are deleted.
+At start, runs of dead processes go on; while any process trains, the model's thread pool shrinks so
+that the two do not fight for cores (two pools on one core run 20 times slower); once an hour,
+conversations past their retention are deleted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """When training starts by itself: a cron time, or enough new signals from enough people.
 
-APScheduler keeps the times; the database keeps what happened. A cron run missed while the bot was down is
-caught up once: at start, the last time it should have fired is compared with the last run. One run at a time
-for each scope.
+APScheduler keeps the times; the database keeps what happened. A cron run missed while the bot was
+down is caught up once: at start, the last time it should have fired is compared with the last run.
+One run at a time for each scope.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class TrainingSchedule:
             trigger = cron_trigger(self._settings.cron)
             missed = await self._missed(trigger)
             first = {"next_run_time": datetime.now(UTC)} if missed else {}
-            self._scheduler.add_job(self.train_all, trigger, args=["cron"], id="cron", **options, **first)
+            self._scheduler.add_job(
+                self.train_all, trigger, args=["cron"], id="cron", **options, **first
+            )
         if self._settings.min_votes:
             every = IntervalTrigger(seconds=60 * self._settings.check_minutes, timezone=UTC)
             self._scheduler.add_job(self.train_ready, every, id="votes", **options)
@@ -81,7 +83,7 @@ class TrainingSchedule:
         started = []
         for scope in await self._database.run(lambda db: db.scopes.list()):
             name = scope.name
-            votes, people = await self._database.run(lambda db, name=name: db.feedback.waiting(name))
+            votes, people = await self._waiting(name)
             enough = votes >= self._settings.min_votes and people >= self._settings.min_people
             if enough and scope.training_enabled:
                 await self._train(name, f"threshold: {votes} new signals from {people} people")
@@ -93,7 +95,7 @@ class TrainingSchedule:
         started = []
         for scope in await self._database.run(lambda db: db.scopes.list()):
             name = scope.name
-            votes, _ = await self._database.run(lambda db, name=name: db.feedback.waiting(name))
+            votes, _ = await self._waiting(name)
             if votes and scope.training_enabled:
                 await self._train(name, why)
                 started.append(name)
@@ -108,18 +110,21 @@ class TrainingSchedule:
         except ThumbtuneError:
             log.exception("scheduled training of %s failed", scope)  # the next time must still come
 
+    async def _waiting(self, scope: str) -> tuple[int, int]:
+        """Return how many new signals wait in a scope, and from how many people."""
+        return await self._database.run(lambda db: db.feedback.waiting(scope))
+
+    async def _anything_new(self) -> bool:
+        scopes = await self._database.run(lambda db: db.scopes.list())
+        return any([(await self._waiting(scope.name))[0] for scope in scopes])
+
     async def _missed(self, trigger: CronTrigger) -> bool:
-        """Say whether the cron time last passed since the bot was last seen at work, within the grace."""
+        """Say whether a cron time has passed since the last run, within the grace."""
+        if not await self._anything_new():
+            return False
         now = datetime.now(UTC)
         since = now - timedelta(hours=self._settings.misfire_grace_hours)
         runs = await self._database.run(lambda db: db.runs.list(limit=1))
-        waiting = False
-        for scope in await self._database.run(lambda db: db.scopes.list()):
-            name = scope.name
-            votes, _ = await self._database.run(lambda db, name=name: db.feedback.waiting(name))
-            waiting = waiting or votes > 0
-        if not waiting:
-            return False
         if runs:
             since = max(since, parse_time(runs[0].created_at))
         due = trigger.get_next_fire_time(None, since)

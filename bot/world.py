@@ -1,8 +1,8 @@
 """The parts of one running Thumbtune, put together and taken down in order.
 
-A world is a data directory and its settings: database, base model, engine, chat, feedback, learning,
-adapters. Everything that needs the model is opened only when asked for, so that `thumbtune feedback stats`
-imports no torch.
+A world is a data directory and its settings: database, base model, engine, chat, feedback,
+learning, adapters. Everything that needs the model is opened only when asked for, so that
+`thumbtune feedback stats` imports no torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where the base model lies and which one it is, by content.
 
-An adapter only fits the very weights it was trained on, so a base is known by the SHA-256 of its weights
-and configuration. Hashing is done once: the result is kept in the data directory beside size and time of
-each file. Does not know how to load or convert a model (see serving.base).
+An adapter only fits the very weights it was trained on, so a base is known by the SHA-256 of its
+weights and configuration. Hashing is done once: the result is kept in the data directory beside
+size and time of each file. Does not know how to load or convert a model (see serving.base).
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def identify_base(name: str, path: Path, cache_dir: Path) -> BaseModel:
     Raises ModelError if the directory holds no model in safetensors.
     """
     files = sorted({file for pattern in _IDENTITY_PATTERNS for file in path.glob(pattern)})
-    if not any(file.suffix == ".safetensors" for file in files) or not (path / "config.json").is_file():
+    if (
+        not any(file.suffix == ".safetensors" for file in files)
+        or not (path / "config.json").is_file()
+    ):
         raise ModelError(
             f"{path}: no base model here; expected config.json and *.safetensors, as "
             "transformers' save_pretrained writes them"
@@ -42,7 +45,10 @@ def identify_base(name: str, path: Path, cache_dir: Path) -> BaseModel:
     known = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
     entry = known.get(str(path.resolve()))
     if entry is None or entry["stamp"] != stamp:
-        entry = {"stamp": stamp, "sha256": sha256_of_files({file.name: sha256_file(file) for file in files})}
+        entry = {
+            "stamp": stamp,
+            "sha256": sha256_of_files({file.name: sha256_file(file) for file in files}),
+        }
         cache_dir.mkdir(parents=True, exist_ok=True)
         write_atomic(cache, json.dumps({**known, str(path.resolve()): entry}, indent=1))
     return BaseModel(name=name, path=path, sha256=entry["sha256"])

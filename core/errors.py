@@ -1,8 +1,8 @@
 """Every error Thumbtune raises on purpose.
 
-One root, `ThumbtuneError`, so that a face (CLI, Discord, console) can turn any of them into one plain
-sentence. Children also inherit the standard error a caller would expect. A message says what failed, the
-value, what was expected and what to do.
+One root, `ThumbtuneError`, so that a face (CLI, Discord, console) can turn any of them into one
+plain sentence. Children also inherit the standard error a caller would expect. A message says what
+failed, the value, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SchemaTooNew(StorageError):
 
 
 class WrongKey(StorageError, PermissionError):
-    """The database is encrypted and the key is missing or wrong, or a key is set for a plain one."""
+    """The key of an encrypted database is missing or wrong, or a plain one is given a key."""
 
 
 class NotFound(ThumbtuneError, LookupError):
@@ -80,4 +80,6 @@ class RunInProgress(ThumbtuneError):
 
 
 class Conflict(ThumbtuneError):
-    """The state does not allow the action (promote a refused adapter, roll back with nothing before)."""
+    """The state does not allow the action (promote a refused adapter, roll back with nothing
+    before).
+    """

@@ -1,7 +1,7 @@
 """Durable files: hash them, write them whole, publish a directory at once or not at all.
 
-A directory is published as: temporary directory beside the target, fsync of every file, rename, fsync of
-the parent. Whoever sees the target sees all of it.
+A directory is published as: temporary directory beside the target, fsync of every file, rename,
+fsync of the parent. Whoever sees the target sees all of it.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def write_atomic(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
     fsync_path(path.parent)
 
 
 def publish_directory(target: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write a temporary directory beside `target`, then rename it into place.
 
-    Raises FileExistsError if the target is already there (a published directory is immutable). A crash
-    leaves at most a hidden `.NAME.*.tmp` directory, which `sweep_temporary` removes.
+    Raises FileExistsError if the target is already there (a published directory is immutable). A
+    crash leaves at most a hidden `.NAME.*.tmp` directory, which `sweep_temporary` removes.
     """
     if target.exists():
         raise FileExistsError(f"{target} is already published and immutable")
@@ -68,7 +68,7 @@ def publish_directory(target: Path, fill: Callable[[Path], None]) -> None:
         for path in sorted(temporary.rglob("*")):
             fsync_path(path)
         fsync_path(temporary)
-        os.rename(temporary, target)
+        temporary.rename(target)
         fsync_path(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,13 +1,15 @@
 """What a request for a reply is and what comes back: the engine's vocabulary.
 
-Pure data, so that the bot can speak to an engine in this process or in another without importing torch.
+Pure data, so that the bot can speak to an engine in this process or in another without importing
+torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import AsyncIterator, Literal, Protocol
+from typing import Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
@@ -28,8 +30,9 @@ class Message:
 class Sampling:
     """How the next token is drawn.
 
-    `temperature` 0 means greedy. `top_p` in (0, 1], `top_k` 0 means off. `seed` None lets the engine draw
-    one; the result says which. `stop` are strings that end the reply and are not part of it.
+    `temperature` 0 means greedy. `top_p` in (0, 1], `top_k` 0 means off. `seed` None lets the
+    engine draw one; the result says which. `stop` are strings that end the reply and are not part
+    of it.
     """
 
     temperature: float = 0.7
@@ -52,7 +55,9 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """A finished reply. Times are seconds from submission; `first_token_s` is None if none was drawn."""
+    """A finished reply. Times are seconds from submission; `first_token_s` is None if none was
+    drawn.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -111,11 +116,15 @@ class Engine(Protocol):
         ...
 
     async def load(self, name: str, directory: Path) -> None:
-        """Validate and make an adapter resident. Idempotent for the same content; AdapterRefused else."""
+        """Validate and make an adapter resident. Idempotent for the same content; AdapterRefused
+        else.
+        """
         ...
 
     async def unload(self, name: str) -> None:
-        """Take an adapter out once its last running reply has ended; new requests are refused at once."""
+        """Take an adapter out once its last running reply has ended; new requests are refused at
+        once.
+        """
         ...
 
     async def warm(self, name: str) -> None:

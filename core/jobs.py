@@ -1,7 +1,8 @@
 """The training job as a directory: what goes in, what comes out. Format: docs/job-directory.md.
 
-In: `job.json`, `train.jsonl`, `eval.jsonl`. Out: `progress.jsonl`, `adapter/`, `report.json`. The job is a
-pure function of its input and never opens the database, so the same directory runs on any machine.
+In: `job.json`, `train.jsonl`, `eval.jsonl`. Out: `progress.jsonl`, `adapter/`, `report.json`. The
+job is a pure function of its input and never opens the database, so the same directory runs on any
+machine.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class ChatMessage(_Format):
 class VoteExample(_Format):
     """A reply with a thumb: desirable (`label` true) or not. `weight` in (0, 1].
 
-    `complete` false says that the text was cut (by the length limit, say) before the model ended it: then it
-    is learnt without its end mark, or a disliked cut reply would teach never to end one.
+    `complete` false says that the text was cut (by the length limit, say) before the model ended
+    it: then it is learnt without its end mark, or a disliked cut reply would teach never to end
+    one.
     """
 
     type: Literal["vote"] = "vote"
@@ -131,7 +133,9 @@ class JobSpec(_Format):
 
 
 class Progress(_Format):
-    """A line of progress: `fraction` of the whole job in [0, 1]; `eta_s` seconds left, None if unknown."""
+    """A line of progress: `fraction` of the whole job in [0, 1]; `eta_s` seconds left, None if
+    unknown.
+    """
 
     at: str
     stage: str

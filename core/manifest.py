@@ -1,8 +1,8 @@
 """The manifest of a published adapter: its name, its base, its content.
 
-`manifest.json` lies beside PEFT's own `adapter_config.json` and `adapter_model.safetensors`. It is written
-last, so a directory with a manifest is complete. The adapter's identity is `sha256`: over the files' own
-SHA-256s (see `files.sha256_of_files`). Format: docs/adapter-manifest.md.
+`manifest.json` lies beside PEFT's own `adapter_config.json` and `adapter_model.safetensors`. It is
+written last, so a directory with a manifest is complete. The adapter's identity is `sha256`: over
+the files' own SHA-256s (see `files.sha256_of_files`). Format: docs/adapter-manifest.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check_scope(scope: str) -> str:
     """Return the scope's name unchanged, or raise InvalidInput if it could not name a directory."""
     if not _SCOPE.fullmatch(scope):
         raise InvalidInput(
-            f"scope {scope!r}: expected 1 to 64 of a-z, 0-9, '-' and '_', starting with a letter or digit"
+            f"scope {scope!r}: expected 1 to 64 of a-z, 0-9, '-' and '_', not starting with '-' or '_'"
         )
     return scope
 
@@ -64,7 +64,14 @@ class Manifest(BaseModel):
 
 
 def describe_directory(
-    directory: Path, *, name: str, base_model: str, base_sha256: str, run_id: str, recipe: str, created_at: str
+    directory: Path,
+    *,
+    name: str,
+    base_model: str,
+    base_sha256: str,
+    run_id: str,
+    recipe: str,
+    created_at: str,
 ) -> Manifest:
     """Hash the content files of an adapter directory into its manifest."""
     parse_adapter_name(name)
@@ -87,7 +94,9 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise AdapterRefused(f"{directory}: no {MANIFEST}; the adapter was never completely published") from None
+        raise AdapterRefused(
+            f"{directory}: no {MANIFEST}; the adapter was never completely published"
+        ) from None
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "file"
@@ -95,16 +104,17 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def verify_content(directory: Path, manifest: Manifest) -> None:
-    """Check every byte of the adapter against its manifest; raises AdapterRefused with the reason."""
+    """Check every byte of the adapter against its manifest; raises AdapterRefused."""
     if set(manifest.files) != set(CONTENT_FILES):
         raise AdapterRefused(
-            f"{directory}: the manifest lists {sorted(manifest.files)}, expected {sorted(CONTENT_FILES)}"
+            f"{directory}: the manifest lists {sorted(manifest.files)}, "
+            f"expected {sorted(CONTENT_FILES)}"
         )
     extra = {path.name for path in directory.iterdir()} - set(CONTENT_FILES) - {MANIFEST}
     if extra:
         raise AdapterRefused(
-            f"{directory}: unexpected files {sorted(extra)}; an adapter holds {', '.join(CONTENT_FILES)} and "
-            f"{MANIFEST} only (pickled weights are never read)"
+            f"{directory}: unexpected files {sorted(extra)}; an adapter holds "
+            f"{', '.join(CONTENT_FILES)} and {MANIFEST} only (pickled weights are never read)"
         )
     for name, expected in manifest.files.items():
         path = directory / name
@@ -112,6 +122,8 @@ def verify_content(directory: Path, manifest: Manifest) -> None:
             raise AdapterRefused(f"{path}: missing, or not a plain file")
         actual = sha256_file(path)
         if actual != expected:
-            raise AdapterRefused(f"{path}: SHA-256 is {actual}, the manifest says {expected}: corrupt or altered")
+            raise AdapterRefused(
+                f"{path}: SHA-256 is {actual}, the manifest says {expected}: corrupt or altered"
+            )
     if sha256_of_files(manifest.files) != manifest.sha256:
         raise AdapterRefused(f"{directory}: the manifest's own sha256 does not fit its files")

@@ -1,6 +1,8 @@
-"""The rows of the loop as frozen values: what crosses the border between storage and everything else.
+"""The rows of the loop as frozen values: what crosses the border between storage and everything
+else.
 
-Times are UTC ISO-8601 text with microseconds (`2026-11-23T20:15:00.000000Z`), so that they sort as text.
+Times are UTC ISO-8601 text with microseconds (`2026-11-23T20:15:00.000000Z`), so that they sort as
+text.
 """
 
 from __future__ import annotations
@@ -14,13 +16,28 @@ from core.generation import FinishReason, Message, Sampling
 
 SignalKind = Literal["up", "down", "correction", "preference", "regenerate"]
 RunState = Literal[
-    "queued", "snapshot", "training", "judging", "publishing", "promoted", "refused", "failed", "cancelled", "interrupted"
+    "queued",
+    "snapshot",
+    "training",
+    "judging",
+    "publishing",
+    "promoted",
+    "refused",
+    "failed",
+    "cancelled",
+    "interrupted",
 ]
 AdapterState = Literal["candidate", "canary", "live", "retired", "refused"]
 ReplyState = Literal["pending", "done", "failed"]
 Consent = Literal["unknown", "given", "refused"]
 
-ACTIVE_RUN_STATES: tuple[RunState, ...] = ("queued", "snapshot", "training", "judging", "publishing")
+ACTIVE_RUN_STATES: tuple[RunState, ...] = (
+    "queued",
+    "snapshot",
+    "training",
+    "judging",
+    "publishing",
+)
 
 
 def new_id(prefix: str) -> str:
@@ -75,7 +92,9 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation by a person (role `user`) or the bot (`assistant`, with `reply_id`)."""
+    """One message of a conversation by a person (role `user`) or the bot (`assistant`, with
+    `reply_id`).
+    """
 
     id: str
     conversation_id: str
@@ -89,10 +108,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the bot wrote: pinned to one adapter (`base` or a name) from its first token to its last.
+    """What the bot wrote: pinned to one adapter (`base` or a name) from its first token to its
+    last.
 
-    `prompt` is what the model was shown (system message first, if any). `replaces` is the reply that a
-    person asked to have written again.
+    `prompt` is what the model was shown (system message first, if any). `replaces` is the reply
+    that a person asked to have written again.
     """
 
     id: str
@@ -118,8 +138,8 @@ class Reply:
 class Feedback:
     """One person's signal on one reply.
 
-    `text` is the correction, for kind `correction`. `other_reply_id` is the reply that lost, for kind
-    `preference`. `dropped` marks a row an admin reviewed out of training.
+    `text` is the correction, for kind `correction`. `other_reply_id` is the reply that lost, for
+    kind `preference`. `dropped` marks a row an admin reviewed out of training.
     """
 
     id: str
@@ -137,7 +157,8 @@ class Feedback:
 class Run:
     """A training run: a state machine whose every step can be repeated after a crash.
 
-    `owner_pid` is the process that drives it; `adapter` the name it trains. `detail` says why it ended.
+    `owner_pid` is the process that drives it; `adapter` the name it trains. `detail` says why it
+    ended.
     """
 
     id: str
@@ -189,9 +210,10 @@ class Event:
 class FeedbackRow:
     """A signal joined with all that training needs to know of it.
 
-    `authors` are the ids of every human who wrote in the context (the voter excluded unless they wrote
-    there); `all_consented` says that each of them and the voter gave consent. `other_text` is the reply
-    that lost a preference, or that this one was written to replace; `other_finish_reason` how that one ended.
+    `authors` are the ids of every human who wrote in the context (the voter excluded unless they
+    wrote there); `all_consented` says that each of them and the voter gave consent. `other_text` is
+    the reply that lost a preference, or that this one was written to replace; `other_finish_reason`
+    how that one ended.
     """
 
     feedback: Feedback

@@ -1,6 +1,7 @@
 """A tiny real model for tests: a two-layer Llama with a byte tokenizer, saved as any base model is.
 
-Random weights, float32, made in under a second; no download. Adapters made here are real PEFT adapters.
+Random weights, float32, made in under a second; no download. Adapters made here are real PEFT
+adapters.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from pathlib import Path
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
-    "+ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "+ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -27,15 +29,27 @@ def make_tiny_model(directory: Path, seed: int = 0, hidden: int = 64, layers: in
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>",
+        tokenizer_object=raw,
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        bos_token="<|im_start|>",
         additional_special_tokens=special[:1],
     )
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, initializer_range=0.2,
-        bos_token_id=1, eos_token_id=2, pad_token_id=2, tie_word_embeddings=True,
+        vocab_size=len(vocabulary),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.2,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=True,
     )
     model = LlamaForCausalLM(config).to(torch.float32)
     model.save_pretrained(directory)
@@ -43,7 +57,9 @@ def make_tiny_model(directory: Path, seed: int = 0, hidden: int = 64, layers: in
     return directory
 
 
-def make_tiny_adapter(directory: Path, base: Path, seed: int, rank: int = 4, scale: float = 0.3) -> Path:
+def make_tiny_adapter(
+    directory: Path, base: Path, seed: int, rank: int = 4, scale: float = 0.3
+) -> Path:
     """Write a PEFT LoRA adapter with random (not zero) weights to `directory`; no manifest yet."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -55,21 +71,35 @@ def make_tiny_adapter(directory: Path, base: Path, seed: int, rank: int = 4, sca
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in peft_model.named_parameters():
         if "lora_" in name:
-            parameter.data = scale * torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5
+            parameter.data = (
+                scale
+                * torch.randn(parameter.shape, generator=generator)
+                / parameter.shape[1] ** 0.5
+            )
     peft_model.save_pretrained(directory, safe_serialization=True)
     (directory / "README.md").unlink(missing_ok=True)
     return directory
 
 
 def publish_tiny_adapter(
-    directory: Path, base: Path, name: str, seed: int, base_sha256: str = "0" * 64, scale: float = 0.3
+    directory: Path,
+    base: Path,
+    name: str,
+    seed: int,
+    base_sha256: str = "0" * 64,
+    scale: float = 0.3,
 ) -> Path:
     """Write a complete published adapter (PEFT files and manifest) to `directory`."""
     from core.manifest import MANIFEST, describe_directory
 
     make_tiny_adapter(directory, base, seed, scale=scale)
     manifest = describe_directory(
-        directory, name=name, base_model="tiny", base_sha256=base_sha256, run_id="run_test", recipe="kto",
+        directory,
+        name=name,
+        base_model="tiny",
+        base_sha256=base_sha256,
+        run_id="run_test",
+        recipe="kto",
         created_at="2026-01-01T00:00:00.000000Z",
     )
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")

@@ -23,7 +23,9 @@ from bot.cli.tables import show_adapters
 from bot.world import open_database
 from core.errors import InvalidInput
 
-app = typer.Typer(help="Adapters: list, show, promote, rollback, verify, export.", no_args_is_help=True)
+app = typer.Typer(
+    help="Adapters: list, show, promote, rollback, verify, export.", no_args_is_help=True
+)
 NameArgument = Annotated[str, typer.Argument(help="Such as console@v3, or base.", metavar="NAME")]
 
 
@@ -90,7 +92,9 @@ def promote_adapter(
             now = await promote(
                 database, settings.data_dir, name, scope=scope, actor="cli", force=force
             )
-        output.say(f"{now.name}: {now.live or 'base'} speaks now, {now.previous or 'base'} stands by")
+        output.say(
+            f"{now.name}: {now.live or 'base'} speaks now, {now.previous or 'base'} stands by"
+        )
         output.result(now)
 
     run(main)
@@ -156,7 +160,10 @@ def export_adapter(
         if out.exists():
             raise InvalidInput(f"{out} exists already; name a directory that does not")
         shutil.copytree(settings.data_dir / record.directory, out)
-        output.say(f"{name} copied to {out}; load it with peft.PeftModel.from_pretrained(base, {str(out)!r})")
+        output.say(
+            f"{name} copied to {out}; load it with "
+            f"peft.PeftModel.from_pretrained(base, {str(out)!r})"
+        )
         output.result({"adapter": name, "directory": out})
 
     run(main)

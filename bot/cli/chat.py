@@ -30,6 +30,8 @@ def chat(
         async with running_world(settings, output) as (world, _):
             await Terminal(world, output.console, scope).run()
             stats = world.engine.stats()
-        output.result({"scope": scope, "replies": stats.replies_total, "tokens": stats.tokens_total})
+        output.result(
+            {"scope": scope, "replies": stats.replies_total, "tokens": stats.tokens_total}
+        )
 
     run(main)

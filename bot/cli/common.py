@@ -1,7 +1,7 @@
 """What every command shares: options, printing for people or programs, exit codes.
 
-With `--json` a command prints one JSON object as its last line on standard output; everything for people
-goes to standard error then.
+With `--json` a command prints one JSON object as its last line on standard output; everything for
+people goes to standard error then.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Exit(IntEnum):
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", envvar="THUMBTUNE_CONFIG", help="The settings file.", show_default="config.toml"),
+    typer.Option(
+        "--config", envvar="THUMBTUNE_CONFIG", help="The settings file.", show_default="config.toml"
+    ),
 ]
 DataDirOption = Annotated[
     Path | None,
@@ -81,7 +83,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return plain(value.model_dump())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -106,7 +110,9 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         return asyncio.run(main())
     except ThumbtuneError as error:
-        Console(stderr=True, highlight=False).print(f"thumbtune: {error}", markup=False, soft_wrap=True)
+        Console(stderr=True, highlight=False).print(
+            f"thumbtune: {error}", markup=False, soft_wrap=True
+        )
         raise typer.Exit(Exit.FAILED) from None
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None

@@ -16,7 +16,9 @@ from core.records import Person
 from core.settings import Settings
 from storage.aio import AsyncDatabase
 
-app = typer.Typer(help="A person's data: export or forget; encrypt the database.", no_args_is_help=True)
+app = typer.Typer(
+    help="A person's data: export or forget; encrypt the database.", no_args_is_help=True
+)
 UserOption = Annotated[
     str, typer.Option("--user", help="A person's id, platform:id, platform id or name.")
 ]
@@ -67,7 +69,9 @@ def forget_person(
             removed = await database.run(lambda db: db.people.forget(person.id, actor="cli"))
         for what, count in removed.items():
             output.say(f"  {what.replace('_', ' ')}: {count}")
-        output.say("Forgotten. Adapters that learnt from it are replaced by the next: thumbtune retrain")
+        output.say(
+            "Forgotten. Adapters that learnt from it are replaced by the next: thumbtune retrain"
+        )
         output.result({"person": person.id, "removed": removed})
 
     run(main)
@@ -86,7 +90,9 @@ def encrypt(
 
         key = _key(settings)
         if key is None:
-            raise InvalidInput("no key: put THUMBTUNE_DB_KEY=... into the environment or .env first")
+            raise InvalidInput(
+                "no key: put THUMBTUNE_DB_KEY=... into the environment or .env first"
+            )
         encrypt_database(settings.database_path, key)
         output.say(f"{settings.database_path} is encrypted now; without the key nobody can read it")
         output.result({"file": settings.database_path, "encrypted": True})

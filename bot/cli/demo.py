@@ -11,7 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bot.cli.common import ConfigOption, DataDirOption, Exit, JsonOption, Output, run, settings_or_exit
+from bot.cli.common import (
+    ConfigOption,
+    DataDirOption,
+    Exit,
+    JsonOption,
+    Output,
+    run,
+    settings_or_exit,
+)
 from bot.cli.progress import step_bars
 from bot.cli.tables import show_verdict
 from bot.demo.community import TASTES
@@ -31,7 +39,9 @@ class TasteName(StrEnum):
 
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed is another community.")] = 0,
-    taste: Annotated[TasteName, typer.Option(help="none shuffles the votes: the gate must refuse.")] = TasteName.brief,
+    taste: Annotated[
+        TasteName, typer.Option(help="none shuffles the votes: the gate must refuse.")
+    ] = TasteName.brief,
     votes: Annotated[int, typer.Option(min=40, max=240, help="How many votes are cast.")] = 240,
     unseen: Annotated[int, typer.Option(min=20, max=80, help="How many prompts measure it.")] = 80,
     config: ConfigOption = None,
@@ -50,7 +60,9 @@ def demo(
         started = time.monotonic()
         base = await prepare_base(settings, output.say)
         world_settings = _world_of_its_own(settings, base.path, seed)
-        output.say(f"A community of 12 that likes {chosen.sentence}. Its world: {world_settings.data_dir}")
+        output.say(
+            f"A community of 12 that likes {chosen.sentence}. Its world: {world_settings.data_dir}"
+        )
         async with open_world(world_settings, output.say) as world:
             with step_bars(output.console) as tell:
                 result = await Demo(
@@ -92,7 +104,8 @@ def _show(console: Console, result: DemoResult, seconds: float) -> None:
     console.print(
         f"Liked replies on {len(result.prompts)} unseen prompts: base {result.base_like_rate:.2f}, "
         f"now {result.live_like_rate:.2f} ({result.speaking}); difference "
-        f"{result.live_like_rate - result.base_like_rate:+.2f} (95 % interval {low:+.2f} to {high:+.2f})",
+        f"{result.live_like_rate - result.base_like_rate:+.2f} "
+        f"(95 % interval {low:+.2f} to {high:+.2f})",
         style="bold",
         markup=False,
     )

@@ -1,4 +1,4 @@
-"""`thumbtune doctor`: look at everything a running bot needs; each line is ok or says what to do."""
+"""`thumbtune doctor`: look at all a running bot needs; each line is ok or says what to do."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ async def _config(settings: Settings) -> str:
 
 async def _packages(_: Settings) -> str:
     try:
-        return ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl"))
+        return ", ".join(
+            f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl")
+        )
     except PackageNotFoundError as error:
         raise ThumbtuneError(f"{error} is not installed; run: make run") from None
 

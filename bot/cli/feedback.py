@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -34,9 +34,18 @@ class Format(StrEnum):
     sft = "sft"
 
 
+TRL_FORM: dict[Format, Literal["kto", "dpo", "sft"]] = {
+    Format.kto: "kto",
+    Format.dpo: "dpo",
+    Format.sft: "sft",
+}
+
+
 @app.command("import")
 def import_feedback(
-    file: Annotated[Path, typer.Argument(help="One JSON object a line; see docs/feedback-format.md.")],
+    file: Annotated[
+        Path, typer.Argument(help="One JSON object a line; see docs/feedback-format.md.")
+    ],
     scope: ScopeOption = DEFAULT_SCOPE,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines out.")] = False,
     config: ConfigOption = None,
@@ -86,7 +95,7 @@ def export_feedback(
             else:
                 share = settings.privacy.person_share
                 count = await database.run(
-                    lambda db: export_trl(db, file, form.value, scope=scope, person_share=share)
+                    lambda db: export_trl(db, file, TRL_FORM[form], scope=scope, person_share=share)
                 )
         output.say(f"{count} lines written to {file}")
         output.result({"file": file, "format": form.value, "lines": count})

@@ -140,7 +140,9 @@ def _parse(path: Path, number: int, line: str, system: str | None) -> tuple[Mess
     else:
         messages = tuple(Message(turn.role, turn.content) for turn in parsed.messages or [])
     if not messages or messages[-1].role != "user" or not messages[-1].content.strip():
-        raise InvalidInput(f"{path}, line {number}: the last message must be the user's and not empty")
+        raise InvalidInput(
+            f"{path}, line {number}: the last message must be the user's and not empty"
+        )
     return ((Message("system", system),) if system else ()) + messages
 
 

@@ -31,7 +31,9 @@ def retrain(
     recipe: Annotated[
         str | None, typer.Option(help="auto, sft, kto, apo or dpo; the settings' own if left out.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be learnt; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be learnt; train nothing.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Promote even if the gate refuses (kept in the audit).")
     ] = False,
@@ -81,7 +83,9 @@ async def _dry_run(
     output.say(f"Recipe {plan.recipe.name}: {plan.recipe.why}")
     for name, value in counts.items():
         output.say(f"  {name.replace('_', ' ')}: {value}")
-    output.result({"would_train": True, "recipe": plan.recipe.name, "why": plan.recipe.why, **counts})
+    output.result(
+        {"would_train": True, "recipe": plan.recipe.name, "why": plan.recipe.why, **counts}
+    )
     return Exit.OK
 
 

@@ -1,7 +1,7 @@
 """The chat on a terminal: streaming replies, votes, training and swaps by slash commands.
 
-Works on a real terminal (line editing, a training line under the prompt) and on a pipe (plain lines), so that
-it can be scripted. Knows the services only.
+Works on a real terminal (line editing, a training line under the prompt) and on a pipe (plain
+lines), so that it can be scripted. Knows the services only.
 """
 
 from __future__ import annotations
@@ -245,7 +245,9 @@ class Terminal:
 
         session: PromptSession[str] = PromptSession(
             "you ▸ ",
-            bottom_toolbar=lambda: f" training {self._training_line}" if self._training_line else None,
+            bottom_toolbar=lambda: (
+                f" training {self._training_line}" if self._training_line else None
+            ),
             refresh_interval=1.0,
         )
 

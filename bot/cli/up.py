@@ -1,4 +1,6 @@
-"""`thumbtune up`: everything in one process; on a terminal it opens the chat, else it says it serves."""
+"""`thumbtune up`: everything in one process; on a terminal it opens the chat, else it says it
+serves.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from core.settings import Settings
 def up(
     config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
 ) -> None:
-    """Start the engine and the schedule; on a terminal, chat. Ends with Ctrl-C or a termination signal."""
+    """Start the engine and the schedule; on a terminal, chat. Ends with Ctrl-C or a termination
+    signal.
+    """
     settings = settings_or_exit(config, data_dir)
     output = Output(as_json)
 

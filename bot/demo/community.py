@@ -1,7 +1,8 @@
-"""A simulated community: prompts, people and a stated taste, for the demo and for tests of the loop.
+"""A simulated community: prompts, people and a stated taste, for the demo and for tests of the
+loop.
 
-The taste is a rule anyone can check by eye, the noise of each person is known, and the prompts for training
-and for measuring never overlap. Knows nothing of models or storage.
+The taste is a rule anyone can check by eye, the noise of each person is known, and the prompts for
+training and for measuring never overlap. Knows nothing of models or storage.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One simulated person: `activity` is their share of all votes, `noise` the chance of a wrong one."""
+    """One simulated person: `activity` is their share of all votes, `noise` the chance of a wrong
+    one.
+    """
 
     name: str
     activity: float
@@ -48,7 +51,7 @@ TASTES = {taste.name: taste for taste in (BRIEF, NONE)}
 
 
 def make_members(seed: int, count: int = 12) -> list[Member]:
-    """Draw people: a few vote a lot, most a little (1/rank), and each errs in 0 to 10 % of votes."""
+    """Draw people: a few vote a lot, most a little (1/rank); each errs in 0 to 10 % of votes."""
     rng = random.Random(f"members-{seed}")
     weights = [1 / (rank + 2) for rank in range(count)]
     names = rng.sample(_NAMES, count)

@@ -1,8 +1,8 @@
 """The loop once, from first chat to swapped adapter, measured on prompts nobody trained on.
 
-A simulated community (bot.demo.community) chats with the real bot through the same services a person uses,
-votes, and lets it train; the gate decides. Then unseen prompts are asked of the base and of whoever speaks.
-Nothing is forced: a refusal is a result too.
+A simulated community (bot.demo.community) chats with the real bot through the same services a
+person uses, votes, and lets it train; the gate decides. Then unseen prompts are asked of the base
+and of whoever speaks. Nothing is forced: a refusal is a result too.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from bot.demo.community import NONE, Member, Taste, make_members, split_prompts, votes_up
-from bot.learning import OnProgress, Outcome, quiet
+from bot.demo.community import NONE, Taste, make_members, split_prompts, votes_up
+from bot.learning import Outcome
 from bot.world import World
 from core.generation import BASE, GenerationRequest, Message, Sampling
+from core.jobs import Progress
 from core.records import Person, Reply
+from storage.database import Database
 
 SCOPE = "demo"
 MAX_TOKENS = 80
@@ -71,7 +73,9 @@ def rate(answers: Sequence[Answer]) -> float:
 def difference_interval(
     before: Sequence[Answer], after: Sequence[Answer], seed: int
 ) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the difference of like-rates, prompts resampled as pairs."""
+    """Return the 95 % bootstrap interval of the difference of like-rates, prompts resampled as
+    pairs.
+    """
     rng = random.Random(f"bootstrap-{seed}")
     gains = [int(new.liked) - int(old.liked) for old, new in zip(before, after, strict=True)]
     means = sorted(
@@ -125,15 +129,20 @@ class Demo:
         )
 
     async def _join(self) -> list[Person]:
-        def ensure(member: Member) -> Callable[[object], Person]:
-            return lambda db: db.people.ensure(  # type: ignore[attr-defined,no-any-return]
-                "demo", member.name.lower(), display_name=member.name, consent="given"
-            )
+        def join(db: Database) -> list[Person]:
+            return [
+                db.people.ensure(
+                    "demo", member.name.lower(), display_name=member.name, consent="given"
+                )
+                for member in self._members
+            ]
 
-        return [await self._world.database.run(ensure(member)) for member in self._members]
+        return await self._world.database.run(join)
 
     async def _chat(self, people: list[Person]) -> list[tuple[int, Reply]]:
-        """Each prompt is asked by one person, drawn by activity; returns (person, reply) in prompt order."""
+        """Each prompt is asked by one person, drawn by activity; returns (person, reply) in prompt
+        order.
+        """
         weights = [member.activity for member in self._members]
         askers = self._rng.choices(range(len(people)), weights, k=len(self._train))
         done = 0
@@ -152,7 +161,9 @@ class Demo:
             return asker, reply
 
         places = asyncio.Semaphore(self._world.settings.serving.max_batch)
-        work = (ask(index, *pair) for index, pair in enumerate(zip(askers, self._train, strict=True)))
+        work = (
+            ask(index, *pair) for index, pair in enumerate(zip(askers, self._train, strict=True))
+        )
         return list(await asyncio.gather(*work))
 
     async def _vote(self, people: list[Person], replies: list[tuple[int, Reply]]) -> int:
@@ -189,7 +200,9 @@ class Demo:
                 )
                 result = await self._world.engine.generate(request).result()
             done += 1
-            self._tell(step, done / len(self._unseen), f"{done} of {len(self._unseen)} by {adapter}")
+            self._tell(
+                step, done / len(self._unseen), f"{done} of {len(self._unseen)} by {adapter}"
+            )
             complete = result.finish_reason == "stop"
             return Answer(result.text, complete, self._taste.likes(result.text, complete))
 
@@ -198,13 +211,10 @@ class Demo:
         return list(await asyncio.gather(*work))
 
     async def _learn(self) -> Outcome:
-        tell = self._tell
-        on_progress: OnProgress = lambda progress: tell(  # noqa: E731
-            "train and judge", progress.fraction, f"{progress.stage} {progress.message}"
-        )
-        return await self._world.learning.retrain(
-            SCOPE, actor="demo", on_progress=on_progress or quiet
-        )
+        def tell(progress: Progress) -> None:
+            self._tell("train and judge", progress.fraction, f"{progress.stage} {progress.message}")
+
+        return await self._world.learning.retrain(SCOPE, actor="demo", on_progress=tell)
 
     def _sampling(self, seed: int) -> Sampling:
         chat = self._world.settings.chat

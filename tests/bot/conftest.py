@@ -25,7 +25,8 @@ RELAXED_GATE = {
     "max_repetition_rise": 1.0,
     "max_empty": 1.0,
 }
-"""A random two-layer model cannot keep what it never had: the bounds are tested in tests/trainer."""
+"""A random two-layer model cannot keep what it never had: the bounds are tested in tests/trainer.
+"""
 
 
 def tiny_settings(data_dir: Path, model: Path, **gate: object) -> Settings:

@@ -1,7 +1,7 @@
 """A process that kills itself with SIGKILL at a named point of the loop. Run by test_crash.py.
 
-Usage: python -m tests.bot.crash_child POINT DATA_DIR MODEL. The points are functions below; each does real
-work with real parts and dies in the middle of it.
+Usage: python -m tests.bot.crash_child POINT DATA_DIR MODEL. The points are functions below; each
+does real work with real parts and dies in the middle of it.
 """
 
 from __future__ import annotations

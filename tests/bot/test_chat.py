@@ -58,7 +58,9 @@ async def test_what_cannot_be_answered_is_refused_and_not_stored(
     conversation = await world.chat.open(SCOPE, ada)
     with pytest.raises(InvalidInput, match=r"write something|send a shorter one"):
         await world.chat.say(conversation, ada.id, text)
-    assert await world.database.run(lambda db: db.conversations.history(conversation, limit=9)) == []
+    assert (
+        await world.database.run(lambda db: db.conversations.history(conversation, limit=9)) == []
+    )
 
 
 @pytest.mark.parametrize("text", ["👍👍🏽🎉", "\ud83d lone", "مرحبا", "a" * 2000])

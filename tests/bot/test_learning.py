@@ -11,13 +11,13 @@ from bot.learning import LearningService, Outcome
 from bot.world import World, make_learning, open_database
 from core.basemodel import BaseModel, identify_base
 from core.errors import Conflict, NotEnoughData, RunInProgress, TrainingError
+from core.generation import Message
 from core.jobs import Progress
 from core.records import Person
 from core.settings import Settings
 from storage.aio import AsyncDatabase
 from storage.database import Database
 from storage.imports import ImportedSignal
-from core.generation import Message
 from tests.bot.conftest import tiny_settings
 
 SCOPE = "console"
@@ -67,7 +67,9 @@ async def test_votes_become_the_live_adapter(world: World, ada: Person) -> None:
 
 
 async def test_a_refusal_leaves_the_pointer_alone(tmp_path: Path, tiny_model: Path) -> None:
-    """The gate refuses: the adapter is kept as refused, nobody speaks differently, the table says why."""
+    """The gate refuses: the adapter is kept as refused, nobody speaks differently, the table says
+    why.
+    """
     settings = tiny_settings(tmp_path, tiny_model, min_people=50)
     async with open_database(settings) as database:
         await database.run(add_votes)

@@ -106,7 +106,7 @@ async def test_a_corrupt_adapter_is_not_promoted(world: World, ada: Person) -> N
 
 
 async def test_an_adapter_the_engine_refuses_is_taken_back(world: World, ada: Person) -> None:
-    """A pointer that was flipped to a broken adapter goes back, with an audit line and the reason."""
+    """A pointer flipped to a broken adapter goes back, with an audit line and the reason."""
     assert await spoken_by(world, ada) == "base"
     name = await publish(world, 1, seed=1)
     weights = world.settings.data_dir / "adapters" / SCOPE / "v1" / WEIGHTS

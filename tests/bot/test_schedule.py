@@ -1,4 +1,4 @@
-"""The schedule: enough signals from enough people, a cron time, and one catch-up after being away."""
+"""The schedule: enough signals from enough people, a cron time, one catch-up."""
 
 from __future__ import annotations
 

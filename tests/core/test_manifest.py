@@ -25,13 +25,21 @@ def adapter(tmp_path: Path) -> Path:
     (tmp_path / WEIGHTS).write_bytes(b"weights")
     (tmp_path / PEFT_CONFIG).write_bytes(b"{}")
     manifest = describe_directory(
-        tmp_path, name="a@v1", base_model="tiny", base_sha256="0", run_id="r", recipe="kto", created_at="t"
+        tmp_path,
+        name="a@v1",
+        base_model="tiny",
+        base_sha256="0",
+        run_id="r",
+        recipe="kto",
+        created_at="t",
     )
     (tmp_path / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["../x@v1", "a@v0", "a@1", "A@v1", "@v1", "a@v1/..", "a" * 65 + "@v1"])
+@pytest.mark.parametrize(
+    "name", ["../x@v1", "a@v0", "a@1", "A@v1", "@v1", "a@v1/..", "a" * 65 + "@v1"]
+)
 def test_a_name_that_could_leave_its_directory_is_refused(name: str) -> None:
     """Only <scope>@v<N> of safe characters is a name."""
     with pytest.raises(InvalidInput, match="expected <scope>@v<number>"):
@@ -51,7 +59,7 @@ def test_a_whole_adapter_is_accepted(adapter: Path) -> None:
 def test_a_flipped_byte_is_found(adapter: Path) -> None:
     """Any change of content is refused with both hashes."""
     (adapter / WEIGHTS).write_bytes(b"Weights")
-    with pytest.raises(AdapterRefused, match="the manifest says .*corrupt or altered"):
+    with pytest.raises(AdapterRefused, match=r"the manifest says .*corrupt or altered"):
         verify_content(adapter, read_manifest(adapter))
 
 

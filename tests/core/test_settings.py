@@ -54,7 +54,8 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     """Unknown keys, wrong types and out-of-range values come in one error, with file and key."""
     path = write(
         tmp_path,
-        'tpyo = 1\n[chat]\ntemprature = 1\ntop_p = 2.0\n[serving]\nthreads = "two"\n[schedule]\ncron = "* *"\n',
+        "tpyo = 1\n[chat]\ntemprature = 1\ntop_p = 2.0\n"
+        '[serving]\nthreads = "two"\n[schedule]\ncron = "* *"\n',
     )
     with pytest.raises(ConfigError) as error:
         load_settings(path)
@@ -69,7 +70,10 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("[serving]\nmax_context_tokens = 100\n", "chat.max_tokens (192) must be below"),
-        ("[schedule]\nmin_votes = 5\n[training]\nenabled = false\n", "schedule is set but training.enabled"),
+        (
+            "[schedule]\nmin_votes = 5\n[training]\nenabled = false\n",
+            "schedule is set but training.enabled",
+        ),
         ('[model]\ndevice = "cpu"\n[training]\nload_in_4bit = true\n', "needs CUDA"),
         ('[model]\nrevision = "main"\n', "has no meaning for source 'bundled'"),
         ('db_key = "x"\n', "set THUMBTUNE_DB_KEY"),
