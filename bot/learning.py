@@ -12,17 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from core.basemodel import BaseModel
 from core.errors import Conflict, NotEnoughData, ThumbtuneError
 from core.files import process_alive, sweep_temporary
-from core.jobs import JOB, JobSpec, Progress, read_progress, read_spec
+from core.jobs import JOB, LOG, PROGRESS, JobSpec, Progress, read_progress, read_spec
 from core.manifest import adapter_name, parse_adapter_name
-from core.records import AdapterRecord, Run, utc_now
+from core.records import AdapterRecord, Run, RunState, utc_now
 from core.report import read_report
 from core.settings import Settings
 from storage.aio import AsyncDatabase
@@ -35,6 +35,7 @@ from trainer.snapshot import Snapshot, write_job
 
 log = logging.getLogger(__name__)
 CANCEL_POLL_S = 0.5
+_KEPT = {JOB, PROGRESS, LOG}
 JOB_SHARE = 0.98
 """The job's part of a run's progress; the rest is the verdict and the publication."""
 OnProgress = Callable[[Progress], None]
@@ -121,6 +122,15 @@ class LearningService:
                 f"its process died; go on with: thumbtune retrain --resume {run.id}",
             )
         return orphans
+
+    async def tidy(self) -> None:
+        """Delete what runs that ended in a crash's moment left of people's words."""
+        unfinished = await self._database.run(lambda db: db.runs.unfinished())
+        keep = {self._directory(run) for run in unfinished}
+        home = self._settings.data_dir / "runs"
+        for directory in home.iterdir() if home.exists() else ():
+            if directory not in keep and directory.is_dir():
+                await asyncio.to_thread(_remove_copies, directory)
 
     async def cancel(self, run_id: str, *, actor: str) -> None:
         """Ask the process that drives the run to stop it; what it learnt so far is dropped."""
@@ -290,6 +300,7 @@ class LearningService:
                 detail=detail,
             )
         )
+        await asyncio.to_thread(_remove_copies, directory)
         on_progress(_note("done", 1.0, detail))
         return Outcome(ended, verdict)
 
@@ -302,11 +313,13 @@ class LearningService:
         if not row.training_enabled:
             raise Conflict(f"training is switched off for the scope {scope}")
 
-    async def _advance(self, run: Run, state: Any) -> None:
+    async def _advance(self, run: Run, state: RunState) -> None:
         await self._database.run(lambda db: db.runs.advance(run.id, state))
 
-    async def _end(self, run: Run, state: Any, detail: str) -> Run:
+    async def _end(self, run: Run, state: RunState, detail: str) -> Run:
         log.info("run %s %s: %s", run.id, state, detail)
+        if state != "interrupted":
+            await asyncio.to_thread(_remove_copies, self._directory(run))
         return await self._database.run(lambda db: db.runs.advance(run.id, state, detail=detail))
 
     def _directory(self, run: Run) -> Path:
@@ -315,6 +328,14 @@ class LearningService:
     def _adapter_directory(self, name: str) -> str:
         scope, version = parse_adapter_name(name)
         return f"adapters/{scope}/v{version}"
+
+
+def _remove_copies(directory: Path) -> None:
+    """Delete what a finished run need not keep: people's words, checkpoints, the copied adapter."""
+    for path in directory.iterdir() if directory.exists() else ():
+        if path.name in _KEPT:
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _live_adapter(db: Database, scope: str) -> AdapterRecord | None:

@@ -32,6 +32,7 @@ class Housekeeping:
 
     async def start(self) -> None:
         """Resume orphaned runs and begin the periodic work."""
+        await self._world.learning.tidy()
         for run in await self._world.learning.orphans():
             self._say(f"{run.id} was cut off while {run.state}; going on with it")
             self._spawn(self._resume(run), f"resume-{run.id}")

@@ -59,7 +59,8 @@ class EngineBusy(ThumbtuneError):
         self.waiting = waiting
         self.limit = limit
         super().__init__(
-            f"the engine is busy: {waiting} replies are waiting (limit {limit}); try again in a moment"
+            f"the engine is busy: {waiting} replies are waiting (limit {limit}); "
+            "try again in a moment"
         )
 
 

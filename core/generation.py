@@ -88,7 +88,7 @@ class GenerationStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A moment of the engine: counts of requests, resident adapters and tokens drawn since start."""
+    """The engine at a moment: requests, resident adapters, tokens and replies since start."""
 
     active: int
     waiting: int

@@ -29,7 +29,8 @@ def check_scope(scope: str) -> str:
     """Return the scope's name unchanged, or raise InvalidInput if it could not name a directory."""
     if not _SCOPE.fullmatch(scope):
         raise InvalidInput(
-            f"scope {scope!r}: expected 1 to 64 of a-z, 0-9, '-' and '_', not starting with '-' or '_'"
+            f"scope {scope!r}: expected 1 to 64 of a-z, 0-9, '-' and '_', "
+            "not starting with '-' or '_'"
         )
     return scope
 

@@ -298,7 +298,8 @@ def _contradictions(settings: Settings) -> list[str]:
     if settings.chat.max_tokens >= settings.serving.max_context_tokens:
         faults.append(
             f"chat.max_tokens ({settings.chat.max_tokens}) must be below "
-            f"serving.max_context_tokens ({settings.serving.max_context_tokens}), which holds the prompt too"
+            f"serving.max_context_tokens ({settings.serving.max_context_tokens}), "
+            "which holds the prompt too"
         )
     scheduled = settings.schedule.cron or settings.schedule.min_votes
     if scheduled and not settings.training.enabled:

@@ -55,6 +55,8 @@ def forget_person(connection: Connection, person_id: str) -> dict[str, int]:
     for conversation_id in alone:
         connection.run("DELETE FROM conversations WHERE id = ?", (conversation_id,))
     connection.run("UPDATE conversations SET person_id = NULL WHERE person_id = :person", person)
+    # a report shows held-out prompts; which person wrote which is not kept, so all samples go
+    connection.run("UPDATE runs SET report = json_remove(report, '$.report.samples')")
     connection.run(
         """UPDATE people SET platform = 'forgotten', platform_id = id, display_name = '',
         consent = 'refused', consent_at = NULL, last_seen = NULL, forgotten_at = ? WHERE id = ?""",

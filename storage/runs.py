@@ -213,6 +213,13 @@ class RunStore:
         )
         return [to_run(row) for row in rows]
 
+    def unfinished(self) -> Runs:
+        """Return the runs that go on or were interrupted; their directories hold people's words."""
+        rows = self._connection.all(
+            f"SELECT * FROM runs WHERE {_ACTIVE} OR state = 'interrupted' ORDER BY created_at"  # noqa: S608 # a constant
+        )
+        return [to_run(row) for row in rows]
+
     def of_person(self, person_id: str) -> Runs:
         """Return the runs that learnt from a person; their directories hold the person's words."""
         rows = self._connection.all(

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from bot.cli.common import ConfigOption, DataDirOption, JsonOption, Output, run, settings_or_exit
+from bot.cli.common import (
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    Output,
+    plain,
+    run,
+    settings_or_exit,
+)
+from bot.privacy import forget
 from bot.world import open_database
 from core.errors import InvalidInput, NotFound
 from core.files import write_atomic
@@ -66,13 +75,15 @@ def forget_person(
                 typer.confirm(
                     f"Forget {person.platform}:{person.platform_id} for good?", abort=True, err=True
                 )
-            removed = await database.run(lambda db: db.people.forget(person.id, actor="cli"))
-        for what, count in removed.items():
+            done = await forget(database, settings.data_dir, person.id, actor="cli")
+        for what, count in done.removed.items():
             output.say(f"  {what.replace('_', ' ')}: {count}")
-        output.say(
-            "Forgotten. Adapters that learnt from it are replaced by the next: thumbtune retrain"
-        )
-        output.result({"person": person.id, "removed": removed})
+        for run_id in done.stopped_runs:
+            output.say(f"  stopped: {run_id}, which was learning from it")
+        if done.adapters:
+            output.say(f"  to be replaced by the next run: {', '.join(done.adapters)}")
+        output.say("Forgotten. Backups made before still hold it: delete them if you must.")
+        output.result({"person": person.id, **plain(done)})
 
     run(main)
 
