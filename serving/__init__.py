@@ -1,0 +1,1 @@
+"""The base model, the batching engine, adapters in memory: torch, no Discord and no SQL."""
