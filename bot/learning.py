@@ -125,10 +125,11 @@ class LearningService:
 
     async def tidy(self) -> None:
         """Delete what runs that ended in a crash's moment left of people's words."""
+        home = self._settings.data_dir / "runs"
+        there = list(home.iterdir()) if home.exists() else []  # before asking: a run's row comes first
         unfinished = await self._database.run(lambda db: db.runs.unfinished())
         keep = {self._directory(run) for run in unfinished}
-        home = self._settings.data_dir / "runs"
-        for directory in home.iterdir() if home.exists() else ():
+        for directory in there:
             if directory not in keep and directory.is_dir():
                 await asyncio.to_thread(_remove_copies, directory)
 

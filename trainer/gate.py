@@ -7,7 +7,7 @@ failed check that says how much is missing. Why each bound is what it is: docs/g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.report import PreferenceFigures, Report, SystemFigures
 from core.settings import GateSettings
@@ -18,7 +18,7 @@ class Check:
     """One figure against one bound.
 
     `name` is stable, for programs; `figure`, `value` and `bound` are for a table; `why` is the rest
-    of a sentence that begins "Refused:", without its full stop.
+    of a sentence that begins "Refused:", without its full stop, and empty for a check that passed.
     """
 
     name: str
@@ -53,6 +53,7 @@ def judge(report: Report, bounds: GateSettings) -> Verdict:
     if report.preference is not None and all(check.passed for check in checks):
         checks += _preference_checks(report.preference, bounds)
     checks += _system_checks(report, bounds)
+    checks = [replace(check, why="") if check.passed else check for check in checks]
     failed = [check for check in checks if not check.passed]
     summary = _refusal(failed) if failed else _acceptance(report)
     return Verdict(accepted=not failed, checks=tuple(checks), summary=summary)

@@ -1,4 +1,5 @@
-"""What a run would learn from: selected, split, and with a recipe. Nothing is written, nothing is trained.
+"""What a run would learn from: selected, split, and with a recipe. Nothing is written, nothing is
+trained.
 
 Knows no torch and no SQL; both a dry run and a real one stand on this.
 """
@@ -35,7 +36,9 @@ class TrainingPlan:
 
 
 def plan_training(rows: Sequence[FeedbackRow], settings: Settings, recipe: str) -> TrainingPlan:
-    """Select, split and choose; raises NotEnoughData with what is missing, InvalidInput for a bad recipe."""
+    """Select, split and choose; raises NotEnoughData with what is missing, InvalidInput for a bad
+    recipe.
+    """
     training = settings.training
     selection = select_examples(rows, person_share=settings.privacy.person_share)
     plan_recipe(recipe, selection.examples, training)

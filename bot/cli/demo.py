@@ -142,7 +142,7 @@ def _summary(result: DemoResult, seconds: float) -> dict[str, object]:
         "votes_down": result.votes_down,
         "state": run_row.state,
         "detail": run_row.detail,
-        "recipe": run_row.recipe,
+        "recipe": run_row.counts.get("recipe", run_row.recipe),
         "checks": verdict,
         "seconds": seconds,
         "times_s": result.times_s,

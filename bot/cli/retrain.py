@@ -99,7 +99,7 @@ def _report(output: Output, outcome: Outcome) -> Exit:
             "run": ended.id,
             "state": ended.state,
             "adapter": ended.adapter,
-            "recipe": ended.recipe,
+            "recipe": ended.counts.get("recipe", ended.recipe),
             "detail": ended.detail,
             "counts": ended.counts,
             "verdict": outcome.verdict,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -87,11 +88,12 @@ async def test_in_a_reply(settings: Settings) -> None:
     crash("reply", settings)
     async with open_world(settings, lambda _: None) as world:
         replies = await world.database.run(lambda db: db.replies.recent(SCOPE, 10))
-        states = sorted(reply.state for reply in replies)
         turns = await world.database.run(
             lambda db: db.conversations.history(replies[0].conversation_id, limit=10)
         )
         stats = await world.database.run(lambda db: db.feedback.stats(SCOPE))
+    with sqlite3.connect(settings.database_path) as rows:
+        states = [state for (state,) in rows.execute("SELECT state FROM replies ORDER BY rowid")]
     assert states == ["done", "failed"]
     assert [turn.text for turn in turns if turn.role == "user"] == ["First", "Second"]
     assert stats["up"] == 1
