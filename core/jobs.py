@@ -100,7 +100,7 @@ class Stage(_Format):
     learning_rate: float
     epochs: float
     beta: float = 0.1
-    batch_size: int = 8
+    batch_size: int = 4
 
 
 class JobSpec(_Format):

@@ -111,7 +111,7 @@ class TrainingSettings(_Section):
     lora_alpha: Positive = 32
     learning_rate: Annotated[float, Field(ge=0, le=0.1)] = 0.0
     epochs: Annotated[float, Field(ge=0, le=100)] = 0.0
-    batch_size: Annotated[int, Field(ge=2)] = 8
+    batch_size: Annotated[int, Field(ge=2)] = 4
     max_length: Annotated[int, Field(ge=64)] = 1024
     seed: int = 0
     load_in_4bit: bool = False

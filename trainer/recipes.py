@@ -30,8 +30,8 @@ MANY_CORRECTIONS = 64
 
 _SFT = Stage(method="sft", loss="nll", learning_rate=2e-4, epochs=2.0)
 _SFT_FIRST = Stage(method="sft", loss="nll", learning_rate=1e-4, epochs=1.0)
-_KTO = Stage(method="kto", loss="kto", learning_rate=1e-4, epochs=1.0)
-_APO = Stage(method="kto", loss="apo_zero_unpaired", learning_rate=1e-4, epochs=1.0)
+_KTO = Stage(method="kto", loss="kto", learning_rate=2e-4, epochs=1.0)
+_APO = Stage(method="kto", loss="apo_zero_unpaired", learning_rate=3e-4, epochs=1.0, beta=0.3)
 _DPO = Stage(method="dpo", loss="sigmoid", learning_rate=5e-5, epochs=1.0)
 
 
@@ -61,8 +61,8 @@ def plan_recipe(requested: str, examples: Sequence[Example], settings: TrainingS
         raise InvalidInput(f"recipe {requested!r}: expected one of {', '.join(RECIPES)}")
     if len(examples) < settings.min_examples:
         raise NotEnoughData(
-            f"{len(examples)} usable examples ({_have(examples)}); training starts at "
-            f"{settings.min_examples} (training.min_examples)"
+            f"too little to learn from: {_have(examples)}; training starts at "
+            f"{settings.min_examples} usable examples (training.min_examples)"
         )
     name, stages, why = _auto(examples) if requested == "auto" else _named(requested)
     for stage in stages:

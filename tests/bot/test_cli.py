@@ -222,3 +222,16 @@ def test_generate_refuses_rubbish_with_the_line(shell: Shell, tmp_path: Path) ->
         "generate", "--prompts", tmp_path / "ask.jsonl", "--out", tmp_path / "o", code=1
     )
     assert "line 2" in said
+
+
+def test_the_demo_runs_in_a_world_of_its_own_and_tells_everything(shell: Shell) -> None:
+    """On the tiny model nothing is learnt, so the gate refuses; the JSON holds every figure asked
+    for.
+    """
+    found = shell.run("demo", "--votes", "40", "--unseen", "20", "--json", code=3)
+    assert found["promoted"] is False
+    assert found["speaking"] == "base"
+    assert found["live_like_rate"] == found["base_like_rate"]
+    assert found["difference_interval"] == [0.0, 0.0]
+    assert found["seconds"] >= sum(found["times_s"].values()) - 1
+    assert not (shell.home / "world" / "thumbtune.db").exists()

@@ -45,7 +45,7 @@ def test_auto_chooses_by_the_data(
 @pytest.mark.parametrize(
     ("recipe", "examples", "message"),
     [
-        ("auto", votes(1, 1), "2 usable examples"),
+        ("auto", votes(1, 1), "1 👍, 1 👎, 0 corrections, 0 pairs; training starts at 4"),
         ("auto", votes(0, 9), "nothing shows what would be liked"),
         ("kto", votes(9, 0), "9 liked and 0 disliked"),
         ("dpo", votes(5, 5), "at least 2 pairs"),
@@ -69,7 +69,7 @@ def test_settings_override_the_recipes_own_figures() -> None:
     own = plan_recipe("apo", votes(5, 5), SETTINGS).stages[0]
     changed = SETTINGS.model_copy(update={"learning_rate": 3e-5, "epochs": 0.5})
     set_ = plan_recipe("apo", votes(5, 5), changed).stages[0]
-    assert (own.learning_rate, own.epochs, own.batch_size) == (1e-4, 1.0, 4)
+    assert (own.learning_rate, own.epochs, own.batch_size) == (3e-4, 1.0, 4)
     assert (set_.learning_rate, set_.epochs) == (3e-5, 0.5)
 
 
