@@ -126,7 +126,8 @@ class LearningService:
     async def tidy(self) -> None:
         """Delete what runs that ended in a crash's moment left of people's words."""
         home = self._settings.data_dir / "runs"
-        there = list(home.iterdir()) if home.exists() else []  # before asking: a run's row comes first
+        # listed before asking: a run has its row before its directory
+        there = list(home.iterdir()) if home.exists() else []
         unfinished = await self._database.run(lambda db: db.runs.unfinished())
         keep = {self._directory(run) for run in unfinished}
         for directory in there:

@@ -38,6 +38,9 @@ install() { # install "what is said" ARGUMENTS...
   elif grep -qiE 'temporary failure in name|connection (refused|reset|error)|network is unreachable|max retries|timed out|proxyerror|could not fetch url|failed to establish' "$log"; then
     fail "the package index cannot be reached; check the network (or pip's proxy and index settings), then run the same command again; details: $log"
   fi
+  if grep -q 'No matching distribution' "$log"; then
+    fail "the package index has no $(sed -n 's/.*No matching distribution found for //p' "$log" | tail -n 1), or cannot be reached; check the network and pip's index settings, then run the same command again; details: $log"
+  fi
   fail "pip could not install $*: $(grep -E '^ERROR' "$log" | tail -n 1); details: $log"
 }
 
