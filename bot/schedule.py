@@ -14,7 +14,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from bot.learning import LearningService, OnProgress, quiet
+from bot.driver import OnProgress
+from bot.learning import LearningService, quiet
 from core.errors import ConfigError, RunInProgress, ThumbtuneError
 from core.records import parse_time
 from core.settings import ScheduleSettings

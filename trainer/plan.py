@@ -29,10 +29,16 @@ class TrainingPlan:
 
     def counts(self) -> dict[str, int]:
         """Count examples by side, as they are shown and stored with the run."""
-        trained, kept = count_examples(self.train), count_examples(self.held_out)
-        counts = {f"train_{name}": value for name, value in trained.items()}
-        counts |= {f"held_out_{name}": value for name, value in kept.items()}
-        return counts | {f"left_out_{reason}": value for reason, value in self.left_out.items()}
+        return example_counts(self.train, self.held_out, self.left_out)
+
+
+def example_counts(
+    train: Sequence[Example], held_out: Sequence[Example], left_out: dict[str, int]
+) -> dict[str, int]:
+    """Name what both sides hold and what was left out: `train_…`, `held_out_…`, `left_out_…`."""
+    counts = {f"train_{name}": value for name, value in count_examples(train).items()}
+    counts |= {f"held_out_{name}": value for name, value in count_examples(held_out).items()}
+    return counts | {f"left_out_{reason}": value for reason, value in left_out.items()}
 
 
 def plan_training(rows: Sequence[FeedbackRow], settings: Settings, recipe: str) -> TrainingPlan:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from bot.learning import OnProgress
+from bot.driver import OnProgress
 from core.jobs import Progress
 
 Tell = Callable[[str, float, str], None]

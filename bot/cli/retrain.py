@@ -19,7 +19,8 @@ from bot.cli.common import (
 )
 from bot.cli.progress import run_bar
 from bot.cli.tables import show_verdict
-from bot.learning import LearningService, Outcome
+from bot.driver import Outcome
+from bot.learning import LearningService
 from bot.world import make_learning, open_database, prepare_base
 from core.errors import NotEnoughData
 

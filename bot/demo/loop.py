@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from bot.demo.community import NONE, Taste, make_members, split_prompts, votes_up
-from bot.learning import Outcome
+from bot.driver import Outcome
 from bot.world import World
 from core.generation import BASE, GenerationRequest, Message, Sampling
 from core.jobs import Progress

@@ -72,6 +72,14 @@ async def snapshot(settings: Settings) -> None:
     await _retrain(settings)
 
 
+async def lineage(settings: Settings) -> None:
+    """Die with the job directory in place and its lineage not stored."""
+    from storage.runs import RunStore
+
+    kill_before(RunStore, "set_examples")
+    await _retrain(settings)
+
+
 async def training(settings: Settings) -> None:
     """Die while the job trains."""
     await _retrain(settings, lambda progress: die() if progress.step >= 1 else None)

@@ -107,7 +107,7 @@ async def test_in_a_vote(settings: Settings) -> None:
     assert [row.feedback.kind for row in rows] == ["up"]
 
 
-@pytest.mark.parametrize("point", ["snapshot", "training", "report", "publish", "row"])
+@pytest.mark.parametrize("point", ["snapshot", "lineage", "training", "report", "publish", "row"])
 async def test_in_a_run(settings: Settings, point: str) -> None:
     """No adapter is half-live; the run goes on from where it was and ends promoted; nothing is left
     over.
@@ -120,7 +120,9 @@ async def test_in_a_run(settings: Settings, point: str) -> None:
         assert await database.run(lambda db: db.adapters.list()) == []
         run = await resumed(database, settings)
         scope = await database.run(lambda db: db.scopes.get(SCOPE))
+        lineage = await database.run(lambda db: db.runs.examples(run.id))
     assert run.state == "promoted", run.detail
+    assert len(lineage) == run.counts["train_total"] > 0
     assert scope.live == run.adapter
     directory = settings.data_dir / "adapters" / SCOPE
     assert [path.name for path in directory.iterdir()] == [str(run.adapter).split("@")[1]]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.learning import LearningService, Outcome
+from bot.driver import Outcome
+from bot.learning import LearningService
 from bot.world import World, make_learning, open_database
 from core.basemodel import BaseModel, identify_base
 from core.errors import Conflict, NotEnoughData, RunInProgress, TrainingError
