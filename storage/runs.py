@@ -121,10 +121,7 @@ class RunStore:
             self._connection.run("DELETE FROM run_people WHERE run_id = ?", (run_id,))
             for row in rows:
                 self._connection.run(
-                    # a vote may have been withdrawn since the rows were read
-                    """INSERT INTO run_examples(run_id, feedback_id)
-                    SELECT ?, id FROM feedback WHERE id = ?""",
-                    row,
+                    "INSERT INTO run_examples(run_id, feedback_id) VALUES (?, ?)", row
                 )
             self._connection.run(
                 """INSERT INTO run_people(run_id, person_id)
