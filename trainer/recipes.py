@@ -31,7 +31,7 @@ MANY_CORRECTIONS = 64
 _SFT = Stage(method="sft", loss="nll", learning_rate=2e-4, epochs=2.0)
 _SFT_FIRST = Stage(method="sft", loss="nll", learning_rate=1e-4, epochs=1.0)
 _KTO = Stage(method="kto", loss="kto", learning_rate=2e-4, epochs=1.0)
-_APO = Stage(method="kto", loss="apo_zero_unpaired", learning_rate=3e-4, epochs=1.0, beta=0.3)
+_APO = Stage(method="kto", loss="apo_zero_unpaired", learning_rate=3e-4, epochs=1.0, beta=0.4)
 _DPO = Stage(method="dpo", loss="sigmoid", learning_rate=5e-5, epochs=1.0)
 
 
