@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -29,6 +30,9 @@ DEFAULT_DATA_DIR = "var"
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+DiscordId = Annotated[int, Field(gt=0, lt=1 << 63)]
+_HTTP = r"^https?://[^/\s]+(/\S*)?$"
+_WEBSOCKET = r"^wss?://[^/\s]+(/\S*)?$"
 
 
 class _Section(BaseModel):
@@ -153,6 +157,28 @@ class ScheduleSettings(_Section):
         return cron
 
 
+class DiscordSettings(_Section):
+    """How the bot behaves on Discord, for every server. What a server may change itself is kept
+    with the server (`/settings`).
+    """
+
+    api_url: Annotated[str, Field(pattern=_HTTP)] = "https://discord.com/api/v10"
+    gateway_url: Annotated[str, Field(pattern=_WEBSOCKET)] = "wss://gateway.discord.gg/"
+    scopes: Literal["server", "shared"] = "server"
+    training_permission: str = ""
+    owners: tuple[DiscordId, ...] = ()
+    blocked: tuple[DiscordId, ...] = ()
+    person_per_minute: Positive = 8
+    channel_per_minute: Positive = 60
+    reconcile_days: Annotated[float, Field(ge=0)] = 7.0
+    remembered_replies: Positive = 2000
+
+    @field_validator("owners", "blocked", mode="before")
+    @classmethod
+    def _list(cls, ids: object) -> object:
+        return tuple(ids) if isinstance(ids, list) else ids  # TOML has lists, a frozen value none
+
+
 class Settings(BaseModel):
     """All sections, checked together, with where they came from."""
 
@@ -166,9 +192,11 @@ class Settings(BaseModel):
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    discord: DiscordSettings = DiscordSettings()
     data_dir: Path = Path(DEFAULT_DATA_DIR)
     config_file: Path | None = None
     db_key: SecretStr | None = None
+    discord_token: SecretStr | None = None
 
     @property
     def database_path(self) -> Path:
@@ -203,6 +231,10 @@ class _Environment(BaseSettings):
     config: Path | None = None
     data_dir: Path | None = None
     db_key: SecretStr | None = None
+    discord_token: Annotated[
+        SecretStr | None,
+        Field(validation_alias=AliasChoices("DISCORD_TOKEN", "THUMBTUNE_DISCORD_TOKEN")),
+    ] = None
 
 
 def available_cores() -> int:
@@ -240,20 +272,25 @@ def load_settings(config: Path | None = None, data_dir: Path | None = None) -> S
     problems += [f"{path}: {fault}" for fault in _contradictions(settings)]
     if problems:
         raise ConfigError(problems)
-    return settings.model_copy(update={"db_key": environment.db_key})
+    return settings.model_copy(
+        update={"db_key": environment.db_key, "discord_token": environment.discord_token}
+    )
 
 
-_RESERVED = {"data_dir", "config_file", "db_key"}
+_RESERVED = {
+    "data_dir": "use --data-dir or THUMBTUNE_DATA_DIR",
+    "config_file": "use --config or THUMBTUNE_CONFIG",
+    "db_key": "set THUMBTUNE_DB_KEY",
+    "discord_token": "set DISCORD_TOKEN",
+}
+"""Names in Settings that are no keys of the file, and where they are given instead."""
 
 
 def _reserved_keys(table: dict[str, Any]) -> list[str]:
-    faults = []
-    for key in sorted(_RESERVED & table.keys()):
-        advice = (
-            "set THUMBTUNE_DB_KEY" if key == "db_key" else "use --data-dir or THUMBTUNE_DATA_DIR"
-        )
-        faults.append(f"{key}: does not belong in this file; {advice}")
-    return faults
+    return [
+        f"{key}: does not belong in this file; {_RESERVED[key]}"
+        for key in sorted(_RESERVED.keys() & table.keys())
+    ]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
