@@ -2,7 +2,8 @@
 
 Invariant: the message is stored before the reply starts, the reply's row before its first token,
 with the adapter it is pinned to; whoever stops reading, the reply is written to its end and stored.
-Knows no face: the CLI, Discord and the console all speak to this.
+What may not be kept (`Ask.kept`) leaves a row without words; its text is in memory only. Knows no
+face: the CLI, Discord and the console all speak to this.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from bot.memory import Ask, ReplyMemory
 from bot.registry import AdapterRegistry
-from core.errors import InvalidInput, ThumbtuneError
+from core.errors import InvalidInput, NotFound, NotRemembered, ThumbtuneError
 from core.generation import Engine, GenerationRequest, GenerationStream, Message, Sampling
 from core.records import Person, Reply, Turn
 from core.settings import Settings
@@ -26,8 +28,11 @@ log = logging.getLogger(__name__)
 class ReplyInProgress:
     """A reply being written. Iterate for pieces of text; `finished` waits for the stored row."""
 
-    def __init__(self, reply: Reply, stream: GenerationStream, database: AsyncDatabase) -> None:
+    def __init__(
+        self, reply: Reply, ask: Ask, stream: GenerationStream, database: AsyncDatabase
+    ) -> None:
         self.reply = reply
+        self._ask = ask
         self._stream = stream
         self._database = database
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
@@ -36,12 +41,19 @@ class ReplyInProgress:
     def __aiter__(self) -> AsyncIterator[str]:
         return self._read()
 
+    def ahead(self) -> int:
+        """Return how many replies are to begin before this one; 0 once it is its turn."""
+        return self._stream.ahead()
+
     def cancel(self) -> None:
         """Stop writing; what is there is kept, with the finish reason `cancelled`."""
         self._stream.cancel()
 
     async def finished(self) -> Reply:
-        """Wait until the reply is whole and stored. Raises EngineStopped if the engine died."""
+        """Wait until the reply is whole and stored; its text is there, stored or not.
+
+        Raises EngineStopped if the engine died, NotFound if the reply was deleted meanwhile.
+        """
         return await asyncio.shield(self._done)
 
     async def _read(self) -> AsyncIterator[str]:
@@ -49,12 +61,12 @@ class ReplyInProgress:
             yield piece
 
     async def _write(self) -> Reply:
-        reply_id = self.reply.id
+        reply_id, in_history = self.reply.id, self._ask.in_history
         try:
             async for piece in self._stream:
                 self._pieces.put_nowait(piece)
             result = await self._stream.result()
-            return await self._database.run(
+            stored = await self._database.run(
                 lambda db: db.replies.finish(
                     reply_id,
                     text=result.text,
@@ -64,8 +76,12 @@ class ReplyInProgress:
                     tokens=len(result.token_ids),
                     first_token_s=result.first_token_s,
                     total_s=result.total_s,
+                    in_history=in_history,
                 )
             )
+            return replace(stored, text=result.text, prompt=self._ask.prompt)
+        except NotFound:
+            raise
         except ThumbtuneError as error:
             reason = str(error)
             await self._database.run(lambda db: db.replies.fail(reply_id, reason))
@@ -75,7 +91,10 @@ class ReplyInProgress:
 
 
 class ChatService:
-    """Conversations with the bot. All methods run on the event loop."""
+    """Conversations with the bot. All methods run on the event loop.
+
+    `memory` holds the newest replies, stored or not.
+    """
 
     def __init__(
         self, database: AsyncDatabase, engine: Engine, registry: AdapterRegistry, settings: Settings
@@ -85,6 +104,7 @@ class ChatService:
         self._registry = registry
         self._settings = settings
         self._running: set[ReplyInProgress] = set()
+        self.memory = ReplyMemory(settings.discord.remembered_replies)
 
     async def open(self, scope: str, person: Person, platform_key: str | None = None) -> str:
         """Open a conversation, or go on with the one `platform_key` names; return its id."""
@@ -103,7 +123,7 @@ class ChatService:
         Raises InvalidInput for a message that cannot be answered, EngineBusy when the queue is full
         (the message is kept; `answer` tries again).
         """
-        clean = self._checked(text)
+        clean = self.checked(text)
         await self._database.run(
             lambda db: db.conversations.add_turn(
                 conversation_id, role="user", text=clean, person_id=person_id
@@ -120,80 +140,70 @@ class ChatService:
             turns.pop()
         if not turns:
             raise InvalidInput("there is nothing to answer yet; say something first")
-        return await self._start(conversation_id, turns, sampling, replaces=None)
+        scope = await self._database.run(lambda db: db.scopes.of_conversation(conversation_id))
+        persona = scope.persona or self._settings.chat.persona
+        system = (Message("system", persona),) if persona else ()
+        return await self.write(
+            Ask(
+                scope=scope.name,
+                conversation_id=conversation_id,
+                prompt=system + tuple(Message(turn.role, turn.text) for turn in turns),
+                authors=tuple(dict.fromkeys(turn.person_id for turn in turns if turn.person_id)),
+                sampling=sampling,
+            )
+        )
 
     async def again(
         self, reply_id: str, person_id: str, *, sampling: Sampling | None = None
     ) -> ReplyInProgress:
-        """Write another version of a reply to the same prompt; the asking is kept as a signal."""
-        old = await self._database.run(lambda db: db.replies.get(reply_id))
+        """Write another version of a reply to the same prompt; the asking is kept as a signal.
+
+        Raises NotRemembered if the prompt was in memory only and is gone.
+        """
+        ask = await self._asked(reply_id)
         await self._database.run(lambda db: db.feedback.regenerate(reply_id, person_id))
-        base = sampling or self._sampling()
-        return await self._generate(
-            old.conversation_id,
-            old.scope,
-            old.prompt,
-            (),
-            replace(base, seed=None),
-            replaces=old.id,
-        )
+        fresh = replace(sampling or ask.sampling or self.sampling(), seed=None)
+        return await self.write(replace(ask, sampling=fresh, replaces=reply_id, adapter=None))
 
-    async def close(self) -> None:
-        """Wait for running replies to be stored (the engine has been told to stop)."""
-        await asyncio.gather(*(reply.finished() for reply in self._running), return_exceptions=True)
+    async def recall(self, reply_id: str) -> Reply:
+        """Return a reply with its text, from memory or the database.
 
-    async def _history(self, conversation_id: str) -> list[Turn]:
-        limit = self._settings.chat.history_messages
-        return await self._database.run(
-            lambda db: db.conversations.history(conversation_id, limit=limit)
-        )
+        Raises NotFound, or NotRemembered where the text was in memory only and is gone.
+        """
+        remembered = self.memory.get(reply_id)
+        if remembered:
+            return remembered.reply
+        stored = await self._database.run(lambda db: db.replies.get(reply_id))
+        if not stored.kept:
+            raise NotRemembered(f"reply {reply_id!r}: its text was kept in memory only and is gone")
+        return stored
 
-    async def _start(
-        self,
-        conversation_id: str,
-        turns: list[Turn],
-        sampling: Sampling | None,
-        *,
-        replaces: str | None,
-    ) -> ReplyInProgress:
-        scope = await self._database.run(lambda db: db.scopes.of_conversation(conversation_id))
-        persona = scope.persona or self._settings.chat.persona
-        system = (Message("system", persona),) if persona else ()
-        prompt = system + tuple(Message(turn.role, turn.text) for turn in turns)
-        authors = tuple(dict.fromkeys(turn.person_id for turn in turns if turn.person_id))
-        return await self._generate(
-            conversation_id,
-            scope.name,
-            prompt,
-            authors,
-            sampling or self._sampling(),
-            replaces=replaces,
-        )
+    async def write(self, ask: Ask) -> ReplyInProgress:
+        """Store the reply's row and start writing it.
 
-    async def _generate(
-        self,
-        conversation_id: str,
-        scope: str,
-        prompt: tuple[Message, ...],
-        authors: tuple[str, ...],
-        sampling: Sampling,
-        *,
-        replaces: str | None,
-    ) -> ReplyInProgress:
-        adapter = await self._registry.speaking(scope)
-        request = GenerationRequest(
-            prompt, adapter=adapter, sampling=sampling, deadline_s=self._settings.serving.deadline_s
-        )
+        Raises EngineBusy, EngineStopped or UnknownAdapter; the row then says why it failed.
+        """
+        adapter = ask.adapter or await self._registry.speaking(ask.scope)
+        sampling = ask.sampling or self.sampling()
         reply = await self._database.run(
             lambda db: db.replies.start(
-                conversation_id=conversation_id,
-                scope=scope,
-                prompt=prompt,
+                conversation_id=ask.conversation_id,
+                scope=ask.scope,
+                prompt=ask.prompt,
                 adapter=adapter,
                 sampling=sampling,
-                authors=authors,
-                replaces=replaces,
+                authors=ask.authors,
+                replaces=ask.replaces,
+                kept=ask.kept,
+                sources=ask.sources,
             )
+        )
+        self.memory.put(ask, replace(reply, prompt=ask.prompt))
+        request = GenerationRequest(
+            ask.prompt,
+            adapter=adapter,
+            sampling=sampling,
+            deadline_s=self._settings.serving.deadline_s,
         )
         try:
             stream = self._engine.generate(request)
@@ -201,12 +211,14 @@ class ChatService:
             reason = str(error)
             await self._database.run(lambda db: db.replies.fail(reply.id, reason))
             raise
-        running = ReplyInProgress(reply, stream, self._database)
-        self._running.add(running)
-        running._done.add_done_callback(lambda _: self._running.discard(running))
-        return running
+        return self._follow(ReplyInProgress(reply, ask, stream, self._database), ask)
 
-    def _sampling(self) -> Sampling:
+    async def close(self) -> None:
+        """Wait for running replies to be stored (the engine has been told to stop)."""
+        await asyncio.gather(*(reply.finished() for reply in self._running), return_exceptions=True)
+
+    def sampling(self) -> Sampling:
+        """Return how tokens are drawn where nobody said otherwise."""
         chat = self._settings.chat
         return Sampling(
             temperature=chat.temperature,
@@ -215,7 +227,8 @@ class ChatService:
             max_tokens=chat.max_tokens,
         )
 
-    def _checked(self, text: str) -> str:
+    def checked(self, text: str) -> str:
+        """Return a message as it may be answered. Raises InvalidInput if empty or too long."""
         clean = text.encode("utf-8", "replace").decode().replace("\x00", "").strip()
         limit = self._settings.chat.max_message_chars
         if not clean:
@@ -226,3 +239,35 @@ class ChatService:
                 "send a shorter one"
             )
         return clean
+
+    def _follow(self, running: ReplyInProgress, ask: Ask) -> ReplyInProgress:
+        """Remember the reply once it is whole, unless it was forgotten meanwhile."""
+
+        def ended(task: asyncio.Task[Reply]) -> None:
+            self._running.discard(running)
+            whole = not task.cancelled() and task.exception() is None
+            if whole and self.memory.get(running.reply.id):
+                self.memory.put(ask, task.result())
+
+        self._running.add(running)
+        running._done.add_done_callback(ended)
+        return running
+
+    async def _asked(self, reply_id: str) -> Ask:
+        remembered = self.memory.get(reply_id)
+        if remembered:
+            return remembered.ask
+        old = await self.recall(reply_id)
+        return Ask(
+            scope=old.scope,
+            conversation_id=old.conversation_id,
+            prompt=old.prompt,
+            sampling=old.sampling,
+            kept=old.kept,
+        )
+
+    async def _history(self, conversation_id: str) -> list[Turn]:
+        limit = self._settings.chat.history_messages
+        return await self._database.run(
+            lambda db: db.conversations.history(conversation_id, limit=limit)
+        )

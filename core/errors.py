@@ -36,6 +36,10 @@ class NotFound(ThumbtuneError, LookupError):
     """A named thing (reply, run, adapter, person, scope) does not exist."""
 
 
+class NotRemembered(NotFound):
+    """A reply whose text was in memory only, and is there no more (a restart, or lack of room)."""
+
+
 class InvalidInput(ThumbtuneError, ValueError):
     """What a person or a file gave cannot be used."""
 

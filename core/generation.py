@@ -81,6 +81,10 @@ class GenerationStream(Protocol):
         """Stop soon; the result then has the finish reason `cancelled`. Idempotent."""
         ...
 
+    def ahead(self) -> int:
+        """Return how many replies are to begin before this one; 0 once it is its turn."""
+        ...
+
     async def result(self) -> GenerationResult:
         """Wait for the end; raises EngineStopped if the engine died first."""
         ...

@@ -144,10 +144,15 @@ class LocalEngine:
             job.cancelled = True
             worker.post(lambda: None)
 
-        stream = self._streams[job] = ReplyStream(cancel)
+        stream = self._streams[job] = ReplyStream(cancel, lambda: self._ahead(job))
         self._residents.hold(adapter)
         worker.submit(job)
         return stream
+
+    def _ahead(self, job: Job) -> int:
+        """Return a job's place in the line: living jobs begin in the order they came."""
+        living = [other for other in self._streams if not other.internal]
+        return max(0, living.index(job) - self._settings.max_batch + 1) if job in living else 0
 
     def _deliver(self, progress: list[Progress]) -> None:
         """Pass on what one step brought. On the event loop."""

@@ -16,8 +16,10 @@ from core.generation import GenerationResult
 class ReplyStream:
     """Iterate over text pieces, then read the result: a core.generation.GenerationStream."""
 
-    def __init__(self, on_cancel: Callable[[], None]) -> None:
-        self._on_cancel = on_cancel
+    def __init__(
+        self, on_cancel: Callable[[], None], on_ahead: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._on_cancel, self._on_ahead = on_cancel, on_ahead
         self._pieces: list[str] = []
         self._changed = asyncio.Event()
         self._end: asyncio.Future[GenerationResult] = asyncio.get_running_loop().create_future()
@@ -39,6 +41,10 @@ class ReplyStream:
         """Stop soon; the result keeps the text so far. Idempotent."""
         if not self._end.done():
             self._on_cancel()
+
+    def ahead(self) -> int:
+        """Return how many replies are to begin before this one; 0 once it is its turn."""
+        return 0 if self._pieces or self._end.done() else self._on_ahead()
 
     async def result(self) -> GenerationResult:
         """Wait for the end; raises EngineStopped if the engine died first."""

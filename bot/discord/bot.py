@@ -1,0 +1,120 @@
+"""The Discord client: what every feature shares, loaded and connected.
+
+Owns the connection's settings (intents, no pings), the command tree and its errors, and the replies
+being written. Knows the services, never the model: this package imports no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.discord.access import Access
+from bot.discord.answers import explain
+from bot.discord.cogs import COGS
+from bot.discord.limits import RateLimit
+from bot.discord.pace import EditPace
+from bot.discord.places import Places
+from bot.world import World
+
+log = logging.getLogger(__name__)
+MINUTE_S = 60.0
+LEAVE_S = 15.0
+"""How long replies being written may go on when the bot is told to stop."""
+
+def quiet(_: str) -> None:
+    """Take a line and say nothing."""
+
+
+def wanted_intents(*, message_content: bool, members: bool) -> discord.Intents:
+    """Return the least that is needed, and the privileged ones that the application was granted."""
+    intents = discord.Intents.none()
+    intents.guilds = True
+    intents.guild_messages = True
+    intents.dm_messages = True
+    intents.guild_reactions = True
+    intents.dm_reactions = True
+    intents.message_content = message_content
+    intents.members = members
+    return intents
+
+
+class ThumbtuneBot(commands.Bot):
+    """The bot on Discord. `say` is told in a few words what the operator should know."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        intents: discord.Intents | None = None,
+        say: Callable[[str], None] = quiet,
+    ) -> None:
+        self.pace = EditPace()
+        super().__init__(
+            command_prefix=(),
+            help_command=None,
+            intents=intents or wanted_intents(message_content=False, members=False),
+            allowed_mentions=discord.AllowedMentions.none(),
+            max_messages=5000,
+            chunk_guilds_at_startup=False,
+            http_trace=self.pace.trace_config(),
+            tree_cls=Tree,
+        )
+        self.world = world
+        self.say = say
+        self.places = Places(world.database, world.settings)
+        self.access = Access(world.database, world.settings, self.places)
+        settings = world.settings.discord
+        self.person_limit = RateLimit(settings.person_per_minute, MINUTE_S)
+        self.channel_limit = RateLimit(settings.channel_per_minute, MINUTE_S)
+        self._writing: set[asyncio.Task[Any]] = set()
+        self._leaving = False
+
+    @property
+    def leaving(self) -> bool:
+        """Say whether the bot was told to stop: nothing new is begun then."""
+        return self._leaving
+
+    async def setup_hook(self) -> None:
+        """Load the features and tell Discord the commands; runs once, after the log-in."""
+        for cog in COGS:
+            await self.add_cog(cog(self))
+        application = self.application
+        if application is not None:
+            team = application.team.members if application.team else [application.owner]
+            self.access.owners |= {member.id for member in team}
+        await self.tree.sync()
+
+    async def on_message(self, message: discord.Message, /) -> None:
+        """Leave messages to the chat feature: there are no prefix commands."""
+
+    def writing(self) -> None:
+        """Hold the current task as one that writes a reply: leaving waits for it."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def leave(self) -> None:
+        """Begin nothing new, let running replies end for a while, then disconnect. Idempotent."""
+        self._leaving = True
+        if self._writing:
+            await asyncio.wait(set(self._writing), timeout=LEAVE_S)
+        await self.close()
+
+
+class Tree(app_commands.CommandTree[ThumbtuneBot]):
+    """The commands; whatever one raises is told to the one who used it."""
+
+    async def on_error(
+        self, interaction: discord.Interaction[Any], error: app_commands.AppCommandError, /
+    ) -> None:
+        """Tell what failed in one plain sentence."""
+        cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
+        await explain(interaction, cause)
