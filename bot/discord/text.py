@@ -265,7 +265,7 @@ def _unmasked(label: str, url: str) -> str:
 
 
 def _raw_link(text: str) -> str:
-    link = _autolink(text).replace("](", "] (")
+    link = _autolink(text)
     if not _INVITE.match(link):
         return link
     bare = link.rstrip(")*_~|!?\\")
@@ -274,7 +274,8 @@ def _raw_link(text: str) -> str:
 
 
 def _autolink(text: str) -> str:
-    return _unpinged(text).replace("`", "%60")
+    """A link's characters that could ping, open code or end a label, made inert."""
+    return _unpinged(text).replace("`", "%60").replace("](", "] (")
 
 
 def _unpinged(text: str) -> str:
