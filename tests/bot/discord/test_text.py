@@ -212,6 +212,19 @@ def test_safe_is_quick_on_hostile_text(text: str) -> None:
     assert safe(text)
 
 
+def test_a_streamed_reply_made_safe_never_rewrites_a_page() -> None:
+    """Token by token, links, code and pings of a long reply leave the finished pages alone."""
+    body = "return x  # @everyone [a](https://b.x)"
+    code = "\n".join(f"def f{n}(x):\n    {body}" for n in range(60))
+    prose = "It is `in line`, **so** [see](https://e.x/a) discord.gg/abc, @here. " * 40
+    text = f"Here:\n\n- one\n\n```python\n{code}\n```\n\n" + prose.replace(". ", ".\n")
+    whole = pages(safe(text))
+    assert len(whole) > 3
+    for end in range(0, len(text), 7):
+        left = pages(safe(text[:end]))[:-1]
+        assert whole[: len(left)] == left
+
+
 def test_a_name_is_one_plain_line() -> None:
     """Newlines, control and invisible characters go; an empty name is someone."""
     assert plain_name(" Ada\nLove\u202elace\x00 ") == "Ada Lovelace"
