@@ -161,9 +161,19 @@ class ChatService:
         Raises NotRemembered if the prompt was in memory only and is gone.
         """
         ask = await self._asked(reply_id)
-        await self._database.run(lambda db: db.feedback.regenerate(reply_id, person_id))
-        fresh = replace(sampling or ask.sampling or self.sampling(), seed=None)
-        return await self.write(replace(ask, sampling=fresh, replaces=reply_id, adapter=None))
+        return await self.again_as(
+            replace(ask, sampling=sampling or ask.sampling, replaces=reply_id), person_id
+        )
+
+    async def again_as(self, ask: Ask, person_id: str) -> ReplyInProgress:
+        """Write another version of `ask.replaces` from a prompt that was built anew."""
+        replaced = ask.replaces
+        if replaced is None:
+            raise InvalidInput("the question does not say which reply it replaces")
+        fresh = replace(ask.sampling or self.sampling(), seed=None)
+        writing = await self.write(replace(ask, sampling=fresh, adapter=None))
+        await self._database.run(lambda db: db.feedback.regenerate(replaced, person_id))
+        return writing
 
     async def recall(self, reply_id: str) -> Reply:
         """Return a reply with its text, from memory or the database.

@@ -56,5 +56,5 @@ class ServerPlace(_Place):
     training: bool = False
     arena_one_in: Annotated[int, Field(ge=0, le=1000)] = 0
     log_channel: Annotated[int, Field(ge=0)] = 0
-    roles: dict[Area, tuple[int, ...]] = {}
+    roles: dict[Area, tuple[int, ...]] = Field(default_factory=dict)
     blocked: tuple[int, ...] = ()

@@ -96,7 +96,7 @@ def admin(area: Area) -> Callable[[T], T]:
     """Let an app command run only for those who may; each use is an audit line."""
 
     async def predicate(interaction: discord.Interaction[Any]) -> bool:
-        bot: ThumbtuneBot = interaction.client  # type: ignore[assignment]
+        bot: ThumbtuneBot = interaction.client
         await bot.access.check(interaction, area)
         return True
 
@@ -106,7 +106,8 @@ def admin(area: Area) -> Callable[[T], T]:
 def _name_of(interaction: discord.Interaction[Any]) -> str:
     if interaction.command is not None:
         return f"/{interaction.command.qualified_name}"
-    return str((interaction.data or {}).get("custom_id", "a button")).split(":")[0]
+    data: dict[str, Any] = dict(interaction.data or {})
+    return ":".join(str(data.get("custom_id", "a button")).split(":")[:2])
 
 
 async def _post(channel: discord.abc.Messageable, text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import discord
 from discord import app_commands
@@ -18,6 +18,10 @@ from discord.ext import commands
 from bot.discord.access import Access
 from bot.discord.answers import explain
 from bot.discord.cogs import COGS
+from bot.discord.cogs.arena import ArenaCog
+from bot.discord.cogs.voting import VotingCog
+from bot.discord.desk import Desk
+from bot.discord.door import Door
 from bot.discord.limits import RateLimit
 from bot.discord.pace import EditPace
 from bot.discord.places import Places
@@ -25,8 +29,10 @@ from bot.world import World
 
 log = logging.getLogger(__name__)
 MINUTE_S = 60.0
+C = TypeVar("C", bound=commands.Cog)
 LEAVE_S = 15.0
 """How long replies being written may go on when the bot is told to stop."""
+
 
 def quiet(_: str) -> None:
     """Take a line and say nothing."""
@@ -70,11 +76,23 @@ class ThumbtuneBot(commands.Bot):
         self.say = say
         self.places = Places(world.database, world.settings)
         self.access = Access(world.database, world.settings, self.places)
+        self.door = Door(self)
+        self.desk = Desk(self)
         settings = world.settings.discord
         self.person_limit = RateLimit(settings.person_per_minute, MINUTE_S)
         self.channel_limit = RateLimit(settings.channel_per_minute, MINUTE_S)
         self._writing: set[asyncio.Task[Any]] = set()
         self._leaving = False
+
+    @property
+    def voting(self) -> VotingCog:
+        """The feature that takes votes and corrections."""
+        return self._feature(VotingCog)
+
+    @property
+    def arena(self) -> ArenaCog:
+        """The feature that shows two replies to choose from."""
+        return self._feature(ArenaCog)
 
     @property
     def leaving(self) -> bool:
@@ -100,6 +118,12 @@ class ThumbtuneBot(commands.Bot):
         if task is not None:
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
+
+    def _feature(self, kind: type[C]) -> C:
+        cog = self.get_cog(kind.__cog_name__)
+        if not isinstance(cog, kind):
+            raise RuntimeError(f"{kind.__name__} is not loaded; connect the bot first")
+        return cog
 
     async def leave(self) -> None:
         """Begin nothing new, let running replies end for a while, then disconnect. Idempotent."""

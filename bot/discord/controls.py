@@ -21,7 +21,7 @@ Step = Literal["older", "newer"]
 
 
 def _bot(interaction: discord.Interaction[Any]) -> ThumbtuneBot:
-    bot: ThumbtuneBot = interaction.client  # type: ignore[assignment]
+    bot: ThumbtuneBot = interaction.client
     return bot
 
 
@@ -57,14 +57,12 @@ class ReplyButton(
             case "edit":
                 await bot.voting.edit(interaction, self.reply_id)
             case "again":
-                await bot.chatting.again(interaction, self.reply_id)
+                await bot.desk.again(interaction, self.reply_id)
             case "stop":
-                await bot.chatting.stop(interaction, self.reply_id)
+                await bot.desk.stop(interaction, self.reply_id)
 
 
-class VersionButton(
-    ui.DynamicItem[ui.Button[Any]], template=rf"tt:(?P<step>older|newer):{REPLY}"
-):
+class VersionButton(ui.DynamicItem[ui.Button[Any]], template=rf"tt:(?P<step>older|newer):{REPLY}"):
     """◀ ▶ between the versions of a reply; `reply_id` is the one shown now."""
 
     def __init__(self, step: Step, reply_id: str, *, disabled: bool = False) -> None:
@@ -89,7 +87,7 @@ class VersionButton(
     @guarded
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
         """Show the neighbouring version."""
-        await _bot(interaction).chatting.turn(interaction, self.reply_id, self.step)
+        await _bot(interaction).desk.turn(interaction, self.reply_id, self.step)
 
 
 class RetryButton(
@@ -118,7 +116,7 @@ class RetryButton(
     @guarded
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
         """Answer the same question once more."""
-        await _bot(interaction).chatting.retry(interaction, self.token)
+        await _bot(interaction).desk.retry(interaction, self.token)
 
 
 BUTTONS = (ReplyButton, VersionButton, RetryButton)

@@ -19,7 +19,6 @@ SHARED_SCOPE = "discord"
 DM_SCOPE = "discord-dm"
 PLATFORM = "discord"
 
-Channel = discord.abc.MessageableChannel | discord.interactions.InteractionChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +43,18 @@ class Spot:
         """The key of the channel's row in `places`, and the prefix of its conversations."""
         return f"{self.server_key}/{self.channel_id}"
 
+    @property
+    def reset_key(self) -> str:
+        """The key of the row that says where the context begins: the thread's or the channel's."""
+        return f"{self.channel_key}/{self.thread_id}" if self.thread_id else self.channel_key
+
     def conversation_key(self, root_message_id: int) -> str:
         """The platform key of a conversation: a thread, a direct channel, or a chain of replies."""
         if self.thread_id:
             return f"{self.channel_key}/{self.thread_id}"
-        return self.channel_key if self.guild_id is None else f"{self.channel_key}/{root_message_id}"
+        return (
+            self.channel_key if self.guild_id is None else f"{self.channel_key}/{root_message_id}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,11 @@ class Places:
         personas = [place.persona for place in (channel, server) if place.persona is not None]
         return Style(personas[0] if personas else chat.persona, sampling)
 
+    async def reset_after(self, spot: Spot) -> int:
+        """Return the id of the message after which the context begins here; 0 is the beginning."""
+        row = await self._read(spot.reset_key)
+        return int(row.get("reset_after", 0))
+
     async def may_keep(self, spot: Spot, author_ids: tuple[str, ...]) -> bool:
         """Say whether what these people wrote here may be stored and learnt from.
 
@@ -118,6 +129,11 @@ class Places:
         return all(person.consent == "given" for person in people)
 
     # -- writing
+
+    async def reset(self, spot: Spot, message_id: int, actor: str) -> None:
+        """Let the context begin anew after this message, in this channel or thread alone."""
+        row = {**await self._read(spot.reset_key), "reset_after": message_id}
+        await self._write(spot.reset_key, row, actor)
 
     async def change_server(self, spot: Spot, actor: str, **changes: Any) -> ServerPlace:
         """Change settings of the server; None takes one back. Raises ValueError (pydantic)."""

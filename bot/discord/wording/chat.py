@@ -41,6 +41,8 @@ AGAIN_GONE = (
     "I no longer have what this reply answered: it was in my memory only. Ask again, and I will "
     "write you a new one."
 )
+AGAIN_FAILED = "I am sorry, that try failed on my side. The version from before is still there."
+NOTHING_TO_REPLY_TO = "I can only answer what a person wrote, and I see no such text there."
 LEAVING = "I am being restarted. Please try again in a minute."
 BLOCKED = "The people who look after this server have asked me not to answer you."
 RESET = (
@@ -61,6 +63,11 @@ def busy(waiting: int) -> str:
         f"I am too busy right now: {waiting} replies are waiting. "
         "Your message is still here: press “Try again” in a moment."
     )
+
+
+def again_busy(waiting: int) -> str:
+    """Told to the one who pressed 🔁 when no more replies are taken."""
+    return f"I am too busy right now: {waiting} replies are waiting. Press 🔁 again in a moment."
 
 
 def too_long(length: int, limit: int) -> str:
