@@ -35,9 +35,7 @@ def is_spoken_to(bot: ThumbtuneBot, message: discord.Message) -> bool:
         return False
     if any(user.id == bot.user.id for user in message.mentions):
         return True
-    if any(
-        role.is_bot_managed() and _role_of(role) == bot.user.id for role in message.role_mentions
-    ):
+    if any(_bot_of(role) == bot.user.id for role in message.role_mentions):
         return True
     replied = message.reference.resolved if message.reference else None
     return isinstance(replied, discord.Message) and replied.author.id == bot.user.id

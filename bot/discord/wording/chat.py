@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 CUT_AT_LENGTH = "-# This reply reached its length limit."
 CUT_AT_TIME = "-# This reply was cut because it took too long."
 STOPPED = "-# Stopped."
@@ -32,7 +34,6 @@ QUESTION_GONE = (
 )
 STILL_WRITING = "I am still writing here. Wait for the end, or press ⏹."
 NOT_RUNNING = "This reply has already ended."
-STOPPING = "Stopping."
 NOT_YOURS_TO_STOP = "Only the person who asked, or an admin, can stop this reply."
 VERSION_GONE = (
     "That version was in my memory only and is gone. What you see is all that is left of it."
@@ -54,7 +55,7 @@ RESET = (
 def queued(ahead: int) -> str:
     """Shown in the place of a reply that waits for its turn, and updated as the line moves."""
     line = "one reply is" if ahead == 1 else f"{ahead} replies are"
-    return f"-# ⏳ You are next in line soon: {line} before yours."
+    return f"-# ⏳ {line[0].upper()}{line[1:]} before yours."
 
 
 def busy(waiting: int) -> str:
@@ -80,12 +81,12 @@ def too_long(length: int, limit: int) -> str:
 
 def slow_down(wait_s: float) -> str:
     """Sent once when a person writes more messages a minute than are answered."""
-    return f"That is more than I can answer at once. I am ready for you again in {wait_s:.0f} s."
+    return f"That is more than I can answer at once. I am ready for you again in {ceil(wait_s)} s."
 
 
 def channel_full(wait_s: float) -> str:
     """Sent once when a channel has more messages a minute than are answered."""
-    return f"This channel is busier than I can follow. I am back in {wait_s:.0f} s."
+    return f"This channel is busier than I can follow. I am back in {ceil(wait_s)} s."
 
 
 def asked(question: str) -> str:
