@@ -1,0 +1,427 @@
+"""The double of Discord, tried with the real client over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import discord
+import pytest
+import pytest_asyncio
+import yarl
+from discord import app_commands
+
+from tests.discord_double import Double, double_in_thread
+
+INTENTS = discord.Intents(
+    guilds=True, guild_messages=True, dm_messages=True, guild_reactions=True, dm_reactions=True
+)
+MESSAGES = "/channels/{channel}/messages"
+CONTENT_LIMITED = 1 << 19
+
+
+class Ask(discord.ui.Modal, title="Correct it"):
+    """A form with one field."""
+
+    text = discord.ui.TextInput(label="Better", custom_id="better")
+
+    async def on_submit(self, interaction: discord.Interaction) -> None:
+        """Say back what was written."""
+        await interaction.response.send_message(f"kept: {self.text.value}", ephemeral=True)
+
+
+class Buttons(discord.ui.View):
+    """Buttons that edit, defer, open a form."""
+
+    def __init__(self) -> None:
+        super().__init__(timeout=None)
+
+    @discord.ui.button(label="up", custom_id="up")
+    async def up(self, interaction: discord.Interaction, _: Any) -> None:
+        """Change the message pressed."""
+        await interaction.response.edit_message(content="thanks")
+
+    @discord.ui.button(label="slow", custom_id="slow")
+    async def slow(self, interaction: discord.Interaction, _: Any) -> None:
+        """Take time, then answer twice."""
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        await interaction.followup.send("first")
+        await interaction.followup.send("second", ephemeral=True)
+
+    @discord.ui.button(label="fix", custom_id="fix")
+    async def fix(self, interaction: discord.Interaction, _: Any) -> None:
+        """Open the form."""
+        await interaction.response.send_modal(Ask())
+
+
+class Small(discord.Client):
+    """A bot that notes every message and answers those with "ping"."""
+
+    def __init__(self, **options: Any) -> None:
+        options = {"intents": INTENTS, "guild_ready_timeout": 0.05} | options
+        super().__init__(chunk_guilds_at_startup=False, **options)
+        self.heard: list[str] = []
+        self.resumed = asyncio.Event()
+        self.tree = app_commands.CommandTree(self)
+
+    async def on_message(self, message: discord.Message) -> None:
+        """Note it, and answer."""
+        if message.author == self.user:
+            return
+        self.heard.append(message.content)
+        if "ping" in message.content:
+            await message.reply("pong")
+
+    async def before_identify_hook(self, *_: Any, **__: Any) -> None:
+        """Identify again without the five seconds that discord.py waits."""
+
+    async def on_resumed(self) -> None:
+        """Note it."""
+        self.resumed.set()
+
+
+@pytest_asyncio.fixture
+async def double(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Double]:
+    """A double that discord.py is pointed at."""
+    async with Double() as made:
+        monkeypatch.setattr(discord.http.Route, "BASE", made.api_url)
+        url = yarl.URL(made.gateway_url)
+        monkeypatch.setattr(discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY", url)
+        yield made
+
+
+@asynccontextmanager
+async def running(client: Small, double: Double) -> AsyncIterator[Small]:
+    """`client` logged in to `double` and ready."""
+    task = asyncio.create_task(client.start(double.token))
+    ready = asyncio.create_task(client.wait_until_ready())
+    done, _ = await asyncio.wait({task, ready}, timeout=5, return_when="FIRST_COMPLETED")
+    if task in done:
+        ready.cancel()
+        await task
+    assert ready.done()
+    try:
+        yield client
+    finally:
+        await client.close()
+        await task
+
+
+async def until(condition: Callable[[], object], *, timeout_s: float = 4.0) -> None:
+    """Wait until `condition` holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_the_client_logs_in_and_answers(double: Double) -> None:
+    """discord.py becomes ready, sees the server whole, and its reply refers to what was said."""
+    ann = await double.user("ann")
+    guild = await double.guild("garden", members=[ann])
+    channel = await double.text_channel(guild, "talk")
+    async with running(Small(), double) as client:
+        asked = await double.say(ann, channel, "ping", mention_bot=True, attachments=1)
+        await until(lambda: len(double.messages(channel)) == 2)
+        seen = client.get_guild(guild.id)
+        assert seen is not None and seen.name == "garden" and seen.me is not None
+        assert seen.get_channel(channel.id).permissions_for(seen.me).send_messages
+        answer = double.messages(channel)[1]
+        assert (answer.content, answer.reply_to) == ("pong", asked)
+        fetched = await seen.get_channel(channel.id).fetch_message(asked.id)
+        assert await fetched.attachments[0].read() == b"text of a file"
+
+
+async def test_a_dropped_client_resumes_and_misses_nothing(double: Double) -> None:
+    """Messages said while the socket was cut arrive after RESUMED, each once, in order."""
+    ann = await double.user("ann")
+    async with running(Small(), double) as client:
+        await double.dm(ann, "one")
+        await until(lambda: client.heard)
+        double.drop()
+        await double.dm(ann, "two")
+        await double.dm(ann, "three")
+        await asyncio.wait_for(client.resumed.wait(), 4)
+        await double.dm(ann, "four")
+        await until(lambda: len(client.heard) >= 4)
+        double.gateway.ask_reconnect()
+        await until(lambda: len(double.gateway.resumes) == 2)
+        await double.dm(ann, "five")
+        await until(lambda: len(client.heard) >= 5)
+        assert client.heard == ["one", "two", "three", "four", "five"]
+        assert len(double.gateway.identifies) == 1
+
+
+async def test_an_invalid_session_is_identified_afresh(double: Double) -> None:
+    """A client whose session is forgotten identifies again and goes on."""
+    ann = await double.user("ann")
+    async with running(Small(), double) as client:
+        double.gateway.sessions.clear()
+        double.drop()
+        await until(lambda: len(double.gateway.identifies) == 2)
+        await until(lambda: double.gateway.sessions)
+        await double.dm(ann, "again")
+        await until(lambda: client.heard == ["again"])
+
+
+async def test_heartbeats_come_and_a_silent_gateway_is_left(double: Double) -> None:
+    """The client beats at the interval it was told, and resumes when nothing acknowledges."""
+    double.gateway.heartbeat_interval_ms = 50
+    async with running(Small(heartbeat_timeout=0.2), double) as client:
+        await until(lambda: len(double.heartbeats) >= 4)
+        double.gateway.acknowledges = False
+        await until(lambda: double.gateway.resumes)
+        double.gateway.acknowledges = True
+        await asyncio.wait_for(client.resumed.wait(), 4)
+
+
+async def test_a_429_is_obeyed(double: Double) -> None:
+    """A client over a limit waits as told; one that reads the headers earns no further 429."""
+    ann = await double.user("ann")
+    double.limit("POST", MESSAGES, limit=2, per_s=0.3)
+    async with running(Small(), double) as client:
+        user = await client.fetch_user(ann.id)
+        place = await user.create_dm()
+        double.fail_next("POST", MESSAGES, status=429, retry_after_s=0.05)
+        for number in range(5):
+            await place.send(str(number))
+        said = [m.content for m in double.messages(double.world.dm_with(ann))]
+        assert said == ["0", "1", "2", "3", "4"]
+        assert double.invalid == 1
+
+
+async def test_a_hidden_limit_answers_429_with_requests_remaining(double: Double) -> None:
+    """A limit no header announces still lets every edit through in the end."""
+    ann = await double.user("ann")
+    message = f"{MESSAGES}/{{message}}"
+    async with running(Small(), double) as client:
+        sent = await (await client.fetch_user(ann.id)).send("0")
+        double.limit("PATCH", message, limit=1, per_s=0.1, hidden=True)
+        for number in range(1, 4):
+            sent = await sent.edit(content=str(number))
+        stored = double.messages(double.world.dm_with(ann))[0]
+        assert [r.content for r in double.history_of(stored)] == ["0", "1", "2", "3"]
+        assert double.invalid == 2
+
+
+async def test_failures_reach_the_client_as_discord_sends_them(double: Double) -> None:
+    """A 502 in HTML is retried; a lost answer leaves one message behind an enforced nonce."""
+    ann = await double.user("ann")
+    async with running(Small(), double) as client:
+        user = await client.fetch_user(ann.id)
+        double.fail_next("POST", MESSAGES, status=502)
+        await user.send("after a 502", nonce=1)
+        double.lose_next_answer("POST", MESSAGES)
+        with pytest.raises(aiohttp.ClientError):
+            await user.send("lost", nonce=2)
+        again = await user.send("lost", nonce=2)
+        said = double.messages(double.world.dm_with(ann))
+        assert [m.content for m in said] == ["after a 502", "lost"]
+        assert again.id == said[1].id
+        assert [s.status for s in double.requests if s.method == "POST"][1:] == [502, 200, 0, 200]
+
+
+async def test_refusals_have_discords_codes(double: Double) -> None:
+    """Long, empty, unknown, foreign and forbidden each get the number that Discord gives."""
+    ann = await double.user("ann")
+    guild = await double.guild("garden", members=[ann])
+    channel = await double.text_channel(guild, "talk")
+    theirs = await double.say(ann, channel, "hello")
+    async with running(Small(), double) as client:
+        place = client.get_channel(channel.id)
+        foreign = place.get_partial_message(theirs.id)
+        for code, attempt in (
+            (50035, lambda: place.send("x" * 2001)),
+            (50006, lambda: place.send("")),
+            (10008, lambda: place.fetch_message(1)),
+            (50005, lambda: foreign.edit(content="mine")),
+            (50035, lambda: place.send("hi", reference=place.get_partial_message(1))),
+            (10007, lambda: place.guild.fetch_member(double.world.application.owner.id)),
+        ):
+            with pytest.raises(discord.HTTPException) as refused:
+                await attempt()
+            assert refused.value.code == code
+        await double.deny(channel, 1 << 11)
+        with pytest.raises(discord.Forbidden, match="50013"):
+            await place.send("hi")
+        await double.remove_bot_from(guild)
+        with pytest.raises(discord.Forbidden, match="50001"):
+            await place.send("hi")
+        await until(lambda: client.get_guild(guild.id) is None)
+
+
+async def test_content_is_hidden_without_the_intent(double: Double) -> None:
+    """Talk among others is empty; mentions, replies that ping and direct messages are not."""
+    ann, bea = await double.user("ann"), await double.user("bea")
+    guild = await double.guild("garden", members=[ann, bea])
+    channel = await double.text_channel(guild, "talk")
+    async with running(Small(), double) as client:
+        await double.say(ann, channel, "private")
+        await double.say(ann, channel, "ping", mention_bot=True)
+        await until(lambda: len(double.messages(channel)) == 3)
+        pong = double.messages(channel)[2]
+        await double.say(ann, channel, "thanks", reply_to=pong)
+        await double.say(ann, channel, "unpinged", reply_to=pong, ping=False)
+        await double.dm(bea, "direct")
+        await until(lambda: len(client.heard) == 5)
+        mention = f"<@{double.world.bot.id}> ping"
+        assert client.heard == ["", mention, "thanks", "", "direct"]
+        fetched = [m async for m in client.get_channel(channel.id).history(limit=10)]
+        assert [m.content for m in reversed(fetched)] == ["", mention, "pong", "thanks", ""]
+
+
+async def test_content_is_shown_with_the_intent(double: Double) -> None:
+    """An application that holds the privileged intent reads all of it."""
+    double.world.application.flags = CONTENT_LIMITED
+    ann = await double.user("ann")
+    channel = await double.text_channel(await double.guild("garden", members=[ann]), "talk")
+    intents = discord.Intents(INTENTS.value | discord.Intents.message_content.flag)
+    async with running(Small(intents=intents), double) as client:
+        await double.say(ann, channel, "open")
+        await until(lambda: client.heard == ["open"])
+
+
+async def test_an_intent_not_granted_is_refused(double: Double) -> None:
+    """Asking for content that the portal does not grant closes with 4014."""
+    client = Small(intents=discord.Intents(INTENTS.value | discord.Intents.message_content.flag))
+    with pytest.raises(discord.PrivilegedIntentsRequired):
+        await client.start(double.token)
+    await client.close()
+
+
+async def test_a_wrong_token_is_refused(double: Double) -> None:
+    """Logging in with another token fails at once."""
+    client = Small()
+    with pytest.raises(discord.LoginFailure):
+        await client.start("wrong")
+    await client.close()
+
+
+async def test_buttons_edit_and_defer(double: Double) -> None:
+    """A press edits its message; a deferred one fills the spinner and then follows up."""
+    ann = await double.user("ann")
+    async with running(Small(), double) as client:
+        await (await client.fetch_user(ann.id)).send("vote", view=Buttons())
+        voted = double.messages(double.world.dm_with(ann))[0]
+        pressed = await (await double.press(ann, voted, "up"))
+        assert pressed.acknowledged_after_s < 3
+        assert pressed.response.content == voted.content == "thanks"
+        slow = await (await double.press(ann, voted, "slow"))
+        assert slow.response.ephemeral and slow.response.content == "first"
+        assert [m.content for m in await slow.until_followups(1)] == ["second"]
+        assert double.messages(voted.channel) == [voted]
+        with pytest.raises(ValueError, match="no 'down' on the message"):
+            await double.press(ann, voted, "down")
+
+
+async def test_a_form_goes_there_and_back(double: Double) -> None:
+    """A button opens a form, and what is written comes back in an ephemeral answer."""
+    ann = await double.user("ann")
+    async with running(Small(), double) as client:
+        await (await client.fetch_user(ann.id)).send("vote", view=Buttons())
+        voted = double.messages(double.world.dm_with(ann))[0]
+        opened = await (await double.press(ann, voted, "fix"))
+        assert opened.response.modal["title"] == "Correct it"
+        sent = await (await double.submit_modal(ann, opened, {"better": "shorter"}))
+        assert (sent.response.content, sent.response.ephemeral) == ("kept: shorter", True)
+
+
+async def test_commands_are_registered_and_used(double: Double) -> None:
+    """A subcommand with options and a message's menu reach the bot; admins' ones need the right."""
+    ann, bea = await double.user("ann"), await double.user("bea")
+    guild = await double.guild("garden", members=[ann, bea])
+    channel = await double.text_channel(guild, "talk")
+    client = Small()
+    group = app_commands.Group(
+        name="training", description="t", default_permissions=discord.Permissions(32)
+    )
+
+    @group.command(description="Show it")
+    async def status(
+        interaction: discord.Interaction, last: int, who: discord.Member | None = None
+    ) -> None:
+        await interaction.response.send_message(f"{last} {who}")
+
+    @client.tree.context_menu(name="Correct")
+    async def correct(interaction: discord.Interaction, message: discord.Message) -> None:
+        await interaction.response.send_message(message.content)
+
+    client.tree.add_command(group)
+    async with running(client, double):
+        assert len(await client.tree.sync()) == 2
+        used = await (await double.slash(ann, channel, "training status", last=3, who=bea))
+        assert used.response.content == "3 bea"
+        said = await double.say(bea, channel, "hello")
+        menu = await (await double.context_menu(ann, said, "Correct"))
+        assert menu.response.content == "hello"
+        with pytest.raises(ValueError, match="bea is not offered 'training'"):
+            await double.slash(bea, channel, "training status", last=1)
+
+
+async def test_an_interactions_answer_has_its_time(double: Double) -> None:
+    """A second response is refused with 40060, and the token dies after 15 minutes."""
+    ann = await double.user("ann")
+    client = Small()
+    caught: list[discord.Interaction] = []
+
+    @client.tree.command(description="Wait")
+    async def wait(interaction: discord.Interaction) -> None:
+        caught.append(interaction)
+        await interaction.response.send_message("here")
+
+    async with running(client, double):
+        await client.tree.sync()
+        await (await double.slash(ann, double.world.dm_with(ann), "wait"))
+        caught[0].response._response_type = None
+        with pytest.raises(discord.HTTPException, match="40060"):
+            await caught[0].response.send_message("twice")
+        double.clock.advance(15 * 60 + 1)
+        with pytest.raises(discord.HTTPException, match="50027"):
+            await caught[0].followup.send("late")
+
+
+async def test_reactions_threads_and_files(double: Double) -> None:
+    """Reactions go both ways and are paged, a thread opens on a message, files keep their bytes."""
+    people = [await double.user(f"p{number}") for number in range(3)]
+    guild = await double.guild("garden", members=people)
+    channel = await double.text_channel(guild, "talk")
+    async with running(Small(), double) as client:
+        raw: list[str] = []
+
+        @client.event
+        async def on_raw_reaction_add(event: discord.RawReactionActionEvent) -> None:
+            raw.append(str(event.emoji))
+
+        text = discord.File(__file__, filename="test.py")
+        sent = await client.get_channel(channel.id).send("look", file=text)
+        stored = double.messages(channel)[0]
+        assert stored.attachments[0].data.startswith(b'"""The double')
+        for person in people:
+            await double.react(person, stored, "👍")
+        await sent.add_reaction("👍")
+        await until(lambda: len(raw) == 4)
+        fetched = await sent.channel.fetch_message(sent.id)
+        users = {user.name async for user in fetched.reactions[0].users(limit=2)}
+        assert users == {"thumbtune", "p0"}
+        await fetched.remove_reaction("👍", client.user)
+        assert stored.reactions == {"👍": [person.id for person in people]}
+        thread = await sent.create_thread(name="more")
+        await thread.send("inside")
+        assert [m.content for m in double.messages(double.world.channels[thread.id])] == ["inside"]
+        assert [t.id for t in await thread.guild.active_threads()] == [sent.id]
+
+
+def test_a_double_runs_in_a_thread() -> None:
+    """From another thread the double is reached by `call`, and it answers on its urls."""
+    with double_in_thread() as remote:
+        guild = remote.call(remote.double.guild, "garden", members=[])
+        asked = urllib.request.Request(  # noqa: S310 -- loopback
+            f"{remote.api_url}/guilds/{guild.id}",
+            headers={"Authorization": f"Bot {remote.double.token}"},
+        )
+        with urllib.request.urlopen(asked, timeout=5) as answer:  # noqa: S310 -- loopback
+            assert b"garden" in answer.read()
+        assert remote.call(lambda: remote.double.requests[0].status) == 200
