@@ -11,12 +11,12 @@ import asyncio
 import json
 import secrets
 import time
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aiohttp import WSMsgType, web
 
+from tests.discord_double.line import Line, Session
 from tests.discord_double.payloads import guild_create_json, member_json, user_json
 from tests.discord_double.records import Guild, Json
 from tests.discord_double.state import World
@@ -36,60 +36,12 @@ Payload = Json | Callable[[int], Json]
 """An event's data, or a function of a session's intents that gives it."""
 
 
-@dataclass(slots=True, eq=False)
-class Session:
-    """An identified client: its intents and everything it was ever sent."""
-
-    id: str
-    intents: int
-    log: list[Json] = field(default_factory=list)
-    line: Line | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """A client's heartbeat: when it came (monotonic seconds) and the last sequence it knew."""
 
     at: float
     seq: int | None
-
-
-class Line:
-    """One socket: frames go out in order, compressed as its client asked."""
-
-    def __init__(self, request: web.Request, ws: web.WebSocketResponse) -> None:
-        self.request = request
-        self.ws = ws
-        self.session: Session | None = None
-        self._compress = _transport_compression(request.query.get("compress", ""))
-        self._queue: asyncio.Queue[Json | int] = asyncio.Queue()
-
-    def send(self, frame: Json) -> None:
-        """Queue `frame`."""
-        self._queue.put_nowait(frame)
-
-    def close(self, code: int) -> None:
-        """Close with `code` when all that is queued has gone out."""
-        self._queue.put_nowait(code)
-
-    def cut(self) -> None:
-        """Drop the connection with no closing frame."""
-        if self.request.transport is not None:
-            self.request.transport.abort()
-
-    async def write(self) -> None:
-        """Send what is queued until the socket is gone."""
-        while not self.ws.closed:
-            frame = await self._queue.get()
-            try:
-                if isinstance(frame, int):
-                    await self.ws.close(code=frame)
-                elif self._compress is None:
-                    await self.ws.send_json(frame)
-                else:
-                    await self.ws.send_bytes(self._compress(json.dumps(frame).encode()))
-            except ConnectionError:
-                return
 
 
 class Gateway:
@@ -292,17 +244,3 @@ class Gateway:
         everyone = list(guild.members.values())
         sent = everyone if session.intents & GUILD_PRESENCES else [self._world.bot]
         return guild_create_json(self._world, guild, members=sent)
-
-
-def _transport_compression(asked: str) -> Callable[[bytes], bytes] | None:
-    """One stream for a socket's life; every frame ends where the client can decode it."""
-    if asked == "zlib-stream":
-        deflate = zlib.compressobj()
-        return lambda data: deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH)
-    if asked == "zstd-stream":
-        import zstandard
-
-        stream = zstandard.ZstdCompressor().compressobj()
-        block = zstandard.COMPRESSOBJ_FLUSH_BLOCK
-        return lambda data: stream.compress(data) + stream.flush(block)
-    return None

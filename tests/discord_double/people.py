@@ -18,6 +18,7 @@ from tests.discord_double.payloads import channel_json, member_json, message_jso
 from tests.discord_double.records import (
     DEFAULT,
     REPLY,
+    THREAD,
     Attachment,
     Channel,
     Guild,
@@ -60,6 +61,14 @@ class People:
     ) -> Channel:
         """A thread that `user` opens, on a message or on none."""
         return self.chat.open_thread(channel, name, by=user, on=on)
+
+    async def delete_channel(self, channel: Channel) -> None:
+        """Take a channel or a thread away with all that is in it."""
+        event = "THREAD_DELETE" if channel.kind == THREAD else "CHANNEL_DELETE"
+        self.chat.tell_channel(event, channel)
+        self.world.channels.pop(channel.id)
+        if channel.guild is not None:
+            channel.guild.channels.remove(channel)
 
     async def deny(self, channel: Channel, permissions: int) -> None:
         """Take `permissions` (bits) from everyone in `channel`; 0 gives all back."""

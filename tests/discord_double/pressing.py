@@ -156,6 +156,8 @@ class Pressing(People):
 
 def _component(message: Message, custom_id: str) -> Json:
     """The pressable part of `message` with this id."""
+    if message.deleted:
+        raise ValueError(f"the message with {custom_id!r} is deleted")
     for leaf in leaves(message.components):
         if leaf.get("custom_id") == custom_id:
             if leaf.get("disabled"):

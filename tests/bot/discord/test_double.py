@@ -383,6 +383,71 @@ async def test_an_interactions_answer_has_its_time(double: Double) -> None:
             await caught[0].followup.send("late")
 
 
+async def test_a_late_first_response_is_refused(double: Double) -> None:
+    """An answer after three seconds meets an unknown interaction, and the lateness is noted."""
+    ann = await double.user("ann")
+    client = Small()
+    called, answered = asyncio.Event(), asyncio.Event()
+    codes: list[int] = []
+
+    @client.tree.command(description="Wait")
+    async def wait(interaction: discord.Interaction) -> None:
+        called.set()
+        await answered.wait()
+        try:
+            await interaction.response.send_message("late")
+        except discord.NotFound as refused:
+            codes.append(refused.code)
+
+    async with running(client, double):
+        await client.tree.sync()
+        used = await double.slash(ann, double.world.dm_with(ann), "wait")
+        await called.wait()
+        used.sent_at -= 3.5
+        answered.set()
+        await until(lambda: codes == [10062])
+        assert used.response is None and used.refused_after_s[0] > 3
+
+
+async def test_members_are_told_of_and_listed_with_their_intent(double: Double) -> None:
+    """With the members intent joins and leaves arrive, and a request for members is answered."""
+    double.world.application.flags = 1 << 15
+    ann, bea = await double.user("ann"), await double.user("bea")
+    guild = await double.guild("garden", members=[ann])
+    intents = discord.Intents(INTENTS.value | discord.Intents.members.flag)
+    async with running(Small(intents=intents), double) as client:
+        seen = client.get_guild(guild.id)
+        assert {member.name for member in await seen.chunk()} == {"ann", "thumbtune"}
+        await double.join(guild, bea)
+        await until(lambda: seen.get_member(bea.id))
+        await double.leave(guild, ann)
+        await until(lambda: seen.get_member(ann.id) is None)
+
+
+async def test_channels_come_and_go(double: Double) -> None:
+    """A new server and its channel reach the client, and a deleted channel is unknown."""
+    async with running(Small(), double) as client:
+        channel = await double.text_channel(await double.guild("later"), "talk")
+        await until(lambda: client.get_channel(channel.id))
+        place = client.get_channel(channel.id)
+        await double.delete_channel(channel)
+        with pytest.raises(discord.NotFound, match="10003"):
+            await place.send("hi")
+        await until(lambda: client.get_channel(channel.id) is None)
+
+
+async def test_the_global_limit_says_that_it_is_global(double: Double) -> None:
+    """A client over the global limit waits as told and gets everything through."""
+    ann = await double.user("ann")
+    async with running(Small(), double) as client:
+        user = await client.fetch_user(ann.id)
+        double.limit_all(2, per_s=0.2)
+        for number in range(4):
+            await user.send(str(number))
+        assert len(double.messages(double.world.dm_with(ann))) == 4
+        assert double.invalid >= 1
+
+
 async def test_reactions_threads_and_files(double: Double) -> None:
     """Reactions go both ways and are paged, a thread opens on a message, files keep their bytes."""
     people = [await double.user(f"p{number}") for number in range(3)]
