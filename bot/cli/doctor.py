@@ -40,7 +40,7 @@ class Finding:
 def doctor(
     config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
 ) -> None:
-    """Check settings, model, database, disk, threads, GPU and the launcher."""
+    """Check settings, model, database, disk, threads, GPU, the launcher and Discord."""
     settings = settings_or_exit(config, data_dir)
     output = Output(as_json)
 
@@ -129,6 +129,28 @@ async def _runs(settings: Settings) -> str:
     return "local: " + ", ".join(f"{item.id} is {item.state}" for item in active)
 
 
+async def _discord(settings: Settings) -> str:
+    from bot.discord.application import NO_TOKEN, invite_link, look
+
+    if settings.discord_token is None:
+        return NO_TOKEN
+    found = await look(settings)
+    permission = "set" if settings.discord.training_permission.strip() else "not set"
+    return (
+        f"{found.name}, application {found.id}; message content: "
+        f"{CONTENT[found.message_content]}; members: {MEMBERS[found.members]}; training "
+        f"permission: {permission}; add it to a server: {invite_link(found.id)}"
+    )
+
+
+CONTENT = {
+    True: "granted",
+    False: "not granted (works with mentions, replies, direct messages and commands only)",
+}
+MEMBERS = {
+    True: "granted",
+    False: "not granted (who left a server is noticed within a day)",
+}
 CHECKS: tuple[tuple[str, Callable[[Settings], Awaitable[str]]], ...] = (
     ("config", _config),
     ("packages", _packages),
@@ -138,4 +160,5 @@ CHECKS: tuple[tuple[str, Callable[[Settings], Awaitable[str]]], ...] = (
     ("threads", _threads),
     ("device", _device),
     ("launcher", _runs),
+    ("discord", _discord),
 )

@@ -1,41 +1,64 @@
-"""`thumbtune up`: everything in one process; on a terminal it opens the chat, else it says it
-serves.
+"""`thumbtune up`: everything in one process, with Discord where a token is set; on a terminal it
+also opens the chat, else it says it serves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from bot.cli.common import ConfigOption, DataDirOption, JsonOption, Output, run, settings_or_exit
+import typer
+
+from bot.cli.common import (
+    ConfigOption,
+    DataDirOption,
+    Exit,
+    JsonOption,
+    Output,
+    run,
+    settings_or_exit,
+)
 from bot.cli.terminal import Terminal
 from bot.running import Housekeeping
 from bot.schedule import TrainingSchedule
 from bot.world import World, open_world, prepare_base
+from core.errors import ConfigError
 from core.settings import Settings
+
+if TYPE_CHECKING:
+    from bot.discord.bot import ThumbtuneBot
 
 
 def up(
     config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
 ) -> None:
-    """Start the engine and the schedule; on a terminal, chat. Ends with Ctrl-C or a termination
-    signal.
+    """Start the engine, the schedule and, with DISCORD_TOKEN, the bot on Discord; on a terminal,
+    chat. Ends with Ctrl-C or a termination signal.
     """
     settings = settings_or_exit(config, data_dir)
     output = Output(as_json)
 
     async def main() -> None:
-        async with running_world(settings, output) as (world, schedule):
+        async with (
+            running_world(settings, output) as (world, schedule),
+            connected(world, output) as bot,
+        ):
             if sys.stdin.isatty() and sys.stdout.isatty():
+                if bot:
+                    output.say(_discord_status(bot))
                 await Terminal(world, output.console).run()
                 return
             status = _status(world, schedule.next_time() if schedule.active else None)
             output.say(f"serving: {status}; stop with Ctrl-C")
+            if bot:
+                output.say(_discord_status(bot))
             output.result({"status": "serving", "pid": os.getpid(), "base": world.base.name})
             await _until_signalled()
             output.say("stopping")
@@ -73,6 +96,29 @@ async def running_world(
         finally:
             await schedule.close()
             await housekeeping.close()
+
+
+@asynccontextmanager
+async def connected(world: World, output: Output) -> AsyncIterator[ThumbtuneBot | None]:
+    """Serve Discord too where a token is set; settings it refuses end the command with code 4."""
+    if world.settings.discord_token is None:
+        yield None
+        return
+    from bot.discord.serve import discord_face  # half a second that other starts need not spend
+
+    logging.getLogger("discord").setLevel(logging.WARNING)
+    try:
+        async with discord_face(world, output.say) as bot:
+            yield bot
+    except ConfigError as error:
+        output.say(f"thumbtune: {error}")
+        raise typer.Exit(Exit.CONFIG) from None
+
+
+def _discord_status(bot: ThumbtuneBot) -> str:
+    count = len(bot.guilds)
+    servers = "1 server" if count == 1 else f"{count} servers"
+    return f"Discord: connected as {bot.user.name if bot.user else '?'} to {servers}"
 
 
 def _status(world: World, due: datetime | None) -> str:

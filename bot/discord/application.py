@@ -1,0 +1,142 @@
+"""The application at Discord: who the token belongs to, what it was granted, how it is invited.
+
+Looking asks the REST API only; no gateway session is opened, so it may be done beside a running
+bot. Every failure is one plain sentence for the operator. Knows no world and no database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aiohttp
+import discord
+import yarl
+from discord.gateway import DiscordWebSocket
+from discord.http import Route
+
+from core.errors import ConfigError, ThumbtuneError
+from core.settings import DiscordSettings, Settings
+
+PORTAL = "https://discord.com/developers/applications"
+NO_TOKEN = (
+    f"not set up: make an application at {PORTAL}, put DISCORD_TOKEN=... into .env and run "
+    "thumbtune doctor again (docs/discord.md shows each step)"
+)
+BAD_TOKEN_CODE = 4004
+"""With which the gateway closes the connection of a token that was reset meanwhile."""
+BAD_TOKEN = (
+    f"DISCORD_TOKEN: Discord does not accept it; reset it at {PORTAL} (Bot, Reset Token) and put "
+    "the new one into .env"
+)
+INTENTS_WITHDRAWN = (
+    "Discord refused the privileged intents: they were switched off at "
+    f"{PORTAL} (Bot) a moment ago; start again and the bot does without them"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An application and which privileged intents it was granted in the developer portal."""
+
+    id: int
+    name: str
+    message_content: bool
+    members: bool
+
+
+def permissions() -> discord.Permissions:
+    """Return exactly what the bot needs on a server."""
+    return discord.Permissions(
+        view_channel=True,
+        send_messages=True,
+        send_messages_in_threads=True,
+        read_message_history=True,
+        embed_links=True,
+        attach_files=True,
+    )
+
+
+def invite_link(application_id: int) -> str:
+    """Return the link by which somebody who manages a server adds the bot to it."""
+    return discord.utils.oauth_url(
+        application_id, permissions=permissions(), scopes=("bot", "applications.commands")
+    )
+
+
+def use_endpoints(settings: DiscordSettings) -> None:
+    """Let discord.py speak to the API and gateway that the settings name. Idempotent.
+
+    The library takes them for the whole process. A session is resumed where the gateway's READY
+    says (`resume_gateway_url`), so another gateway must name itself there.
+    """
+    Route.BASE = settings.api_url.rstrip("/")
+    DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(settings.gateway_url)
+
+
+async def look(settings: Settings) -> Application:
+    """Ask Discord whose token this is and what was granted.
+
+    Raises ConfigError for a token or an address that cannot be used, ThumbtuneError where Discord
+    cannot be reached or fails.
+    """
+    if settings.discord_token is None:
+        raise ConfigError([NO_TOKEN])
+    use_endpoints(settings.discord)
+    client = discord.Client(intents=discord.Intents.none())
+    try:
+        await client.login(settings.discord_token.get_secret_value())
+        return _application(client)
+    except ThumbtuneError:
+        raise
+    except Exception as error:
+        raise plain_fault(error, settings.discord) from error
+    finally:
+        await client.close()
+
+
+def plain_fault(error: BaseException, settings: DiscordSettings) -> ThumbtuneError:
+    """Turn what discord.py raised while connecting into one sentence that says what to do."""
+    address = settings.api_url
+    fault = _fault_of_settings(error, address)
+    if fault:
+        return ConfigError([fault])
+    if isinstance(error, discord.ConnectionClosed):
+        return ThumbtuneError(f"Discord closed the connection with code {error.code}; try again")
+    if isinstance(error, discord.HTTPException):
+        return ThumbtuneError(
+            f"Discord answered {error.status} at {address}; try again in a few minutes"
+        )
+    if isinstance(error, OSError | aiohttp.ClientError):
+        return ThumbtuneError(
+            f"Discord cannot be reached at {address} ({error or type(error).__name__}); check the "
+            "network, and api_url and gateway_url in [discord]"
+        )
+    return ThumbtuneError(f"Discord: {type(error).__name__}: {error}")
+
+
+def _fault_of_settings(error: BaseException, address: str) -> str:
+    """Return what is wrong with the settings if they are at fault, or nothing."""
+    closed = isinstance(error, discord.ConnectionClosed) and error.code == BAD_TOKEN_CODE
+    if closed or isinstance(error, discord.LoginFailure):
+        return BAD_TOKEN
+    if isinstance(error, discord.PrivilegedIntentsRequired):
+        return INTENTS_WITHDRAWN
+    if isinstance(error, discord.NotFound | aiohttp.InvalidURL | TypeError | KeyError):
+        return (
+            f"discord.api_url: no Discord API at {address}; the address ends with its version, as "
+            "in https://discord.com/api/v10"
+        )
+    return BAD_TOKEN if isinstance(error, ValueError) else ""  # no header may hold such a token
+
+
+def _application(client: discord.Client) -> Application:
+    application, user = client.application, client.user
+    if application is None or user is None:
+        raise ThumbtuneError("Discord did not say whose token this is; try again")
+    flags = application.flags
+    return Application(
+        id=application.id,
+        name=user.name,
+        message_content=flags.gateway_message_content or flags.gateway_message_content_limited,
+        members=flags.gateway_guild_members or flags.gateway_guild_members_limited,
+    )

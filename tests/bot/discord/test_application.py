@@ -1,0 +1,171 @@
+"""Connecting to Discord: what was granted, faults in one sentence, and staying connected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from discord.gateway import DiscordWebSocket
+from discord.http import Route
+from pydantic import SecretStr
+
+from bot.discord import serve
+from bot.discord.application import invite_link, look, permissions, use_endpoints
+from bot.discord.bot import quiet
+from bot.discord.serve import discord_face
+from core.errors import ConfigError, ThumbtuneError
+from core.settings import Settings
+from tests.bot.discord.conftest import discord_settings
+from tests.bot.discord.scripted import ScriptedEngine, scripted_world
+from tests.discord_double import TOKEN, Double
+
+CONTENT, MEMBERS = 1 << 19, 1 << 15
+
+
+@pytest.fixture(autouse=True)
+def endpoints_put_back() -> Iterator[None]:
+    """The library's endpoints hold for the process: other tests get theirs back."""
+    rest, gateway = Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY
+    yield
+    Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY = rest, gateway
+
+
+@pytest_asyncio.fixture
+async def double() -> AsyncIterator[Double]:
+    """Discord on loopback; the application was granted both privileged intents."""
+    async with Double(flags=CONTENT | MEMBERS) as running:
+        yield running
+
+
+def settings_for(double: Double, tmp_path: Path, *, token: str = TOKEN) -> Settings:
+    """Settings that lead to the double."""
+    found = discord_settings(
+        tmp_path / "world", tmp_path, api_url=double.api_url, gateway_url=double.gateway_url
+    )
+    return found.model_copy(update={"discord_token": SecretStr(token)})
+
+
+def test_the_invite_link_asks_for_exactly_what_is_needed() -> None:
+    """Six permissions and the two scopes, nothing that moderates or manages."""
+    asked = {name for name, wanted in permissions() if wanted}
+    assert asked == {
+        "read_messages",
+        "send_messages",
+        "send_messages_in_threads",
+        "read_message_history",
+        "embed_links",
+        "attach_files",
+    }
+    link = invite_link(123)
+    assert "client_id=123" in link
+    assert f"permissions={permissions().value}" in link
+    assert "applications.commands" in link
+
+
+def test_endpoints_are_set_for_the_process(tmp_path: Path) -> None:
+    """Another API server is used from then on; doing it twice changes nothing."""
+    found = discord_settings(
+        tmp_path, tmp_path, api_url="http://127.0.0.1:1/api/v10/", gateway_url="ws://127.0.0.1:1/"
+    ).discord
+    for _ in range(2):
+        use_endpoints(found)
+    assert Route("GET", "/users/@me").url == "http://127.0.0.1:1/api/v10/users/@me"
+    assert str(DiscordWebSocket.DEFAULT_GATEWAY) == "ws://127.0.0.1:1/"
+
+
+async def test_look_says_whose_token_it_is_and_what_was_granted(
+    double: Double, tmp_path: Path
+) -> None:
+    """Name, id and both privileged intents, over REST alone."""
+    found = await look(settings_for(double, tmp_path))
+    assert (found.name, found.message_content, found.members) == ("thumbtune", True, True)
+    double.world.application.flags = 0
+    found = await look(settings_for(double, tmp_path))
+    assert (found.message_content, found.members) == (False, False)
+
+
+@pytest.mark.parametrize("token", ["wrong.token", "with\nline break", " ", "ungültig"])
+async def test_a_wrong_token_is_one_sentence(double: Double, tmp_path: Path, token: str) -> None:
+    """Whatever is wrong with it, the sentence names the key and the way out, never the token."""
+    with pytest.raises(ConfigError, match="DISCORD_TOKEN: Discord does not accept it") as caught:
+        await look(settings_for(double, tmp_path, token=token))
+    assert token.strip() == "" or token not in str(caught.value)
+
+
+async def test_no_token_says_how_to_get_one(double: Double, tmp_path: Path) -> None:
+    """The sentence leads to the portal, the file and the guide."""
+    bare = settings_for(double, tmp_path).model_copy(update={"discord_token": None})
+    with pytest.raises(ConfigError, match=r"not set up: .*\.env.*docs/discord\.md"):
+        await look(bare)
+
+
+async def test_an_address_without_an_api_is_named(double: Double, tmp_path: Path) -> None:
+    """A wrong path is a fault of the settings; a closed port is one of the network."""
+    found = settings_for(double, tmp_path)
+    there = found.discord.model_copy(update={"api_url": double.api_url + "/v9"})
+    with pytest.raises(ConfigError, match=r"discord\.api_url: no Discord API at"):
+        await look(found.model_copy(update={"discord": there}))
+    nowhere = found.discord.model_copy(update={"api_url": "http://127.0.0.1:9/api/v10"})
+    with pytest.raises(ThumbtuneError, match="cannot be reached"):
+        await look(found.model_copy(update={"discord": nowhere}))
+
+
+async def test_the_face_connects_with_what_was_granted(double: Double, tmp_path: Path) -> None:
+    """The intents are those of the application, and leaving ends the connection."""
+    double.world.add_guild("Town", members=[])
+    async with scripted_world(settings_for(double, tmp_path), ScriptedEngine()) as world:
+        async with discord_face(world, quiet) as bot:
+            assert bot is not None
+            assert bot.intents.message_content
+            assert bot.intents.members
+            assert [guild.name for guild in bot.guilds] == ["Town"]
+        assert bot.is_closed()
+
+
+async def test_no_token_means_no_face(double: Double, tmp_path: Path) -> None:
+    """Without a token nothing is connected and nothing fails."""
+    bare = settings_for(double, tmp_path).model_copy(update={"discord_token": None})
+    async with (
+        scripted_world(bare, ScriptedEngine()) as world,
+        discord_face(world, quiet) as bot,
+    ):
+        assert bot is None
+    assert double.requests == []
+
+
+async def test_a_connection_that_ends_for_good_is_made_anew(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An intent withdrawn while it runs: the operator is told, and the bot goes on without it."""
+    monkeypatch.setattr(serve, "FIRST_PAUSE_S", 0.01)
+    said: list[str] = []
+    async with (
+        scripted_world(settings_for(double, tmp_path), ScriptedEngine()) as world,
+        discord_face(world, said.append) as bot,
+    ):
+        double.world.application.flags = 0
+        double.gateway.close_all(4014)
+        async with asyncio.timeout(30):
+            while "Discord: connected again" not in said:
+                await asyncio.sleep(0.05)
+        assert bot is not None
+        assert bot.is_closed()
+    assert "Discord refused the privileged intents" in said[0]
+    assert "trying again in" in said[0]
+
+
+async def test_a_gateway_that_lets_nobody_in_is_one_sentence(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start fails within a time and names the gateway; nothing is left running."""
+    monkeypatch.setattr(serve, "READY_S", 0.5)
+    found = settings_for(double, tmp_path)
+    closed = found.discord.model_copy(update={"gateway_url": "ws://127.0.0.1:9/"})
+    settings = found.model_copy(update={"discord": closed})
+    async with scripted_world(settings, ScriptedEngine()) as world:
+        with pytest.raises(ThumbtuneError, match=r"gateway ws://127\.0\.0\.1:9/ did not let the bot"):
+            await discord_face(world, quiet).__aenter__()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("discord")]
