@@ -1,19 +1,119 @@
-"""Changing which adapter speaks: checked on disk first, then one flip in the database.
+"""The adapter versions of a scope: what is known of each, and which one speaks.
 
-Works without an engine: a running bot sees the flip and follows (bot.registry). Every change is an
-audit line.
+A change is checked on disk first, then it is one flip in the database and an audit line. Works
+without an engine: a running bot sees the flip and follows (bot.registry).
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import AdapterRefused, InvalidInput
+from pydantic import ValidationError
+
+from core.errors import AdapterRefused, Conflict, InvalidInput, NotFound
 from core.generation import BASE
-from core.manifest import parse_adapter_name, read_manifest, verify_content
-from core.records import AdapterRecord, Scope
+from core.manifest import adapter_name, parse_adapter_name, read_manifest, verify_content
+from core.records import AdapterRecord, Run, Scope
+from core.report import Interval, Report
 from storage.aio import AsyncDatabase
+from storage.database import Database
+
+Likes = tuple[int, int]
+"""Thumbs up and thumbs down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The versions of one scope, newest first, and their likes by name (`base` included).
+
+    `live` and `previous` are names; `base` where no adapter was ever promoted.
+    """
+
+    adapters: tuple[AdapterRecord, ...]
+    live: str
+    previous: str
+    likes: dict[str, Likes]
+
+    @property
+    def moved(self) -> bool:
+        """Say whether anything but the base ever spoke, so that there is a way back."""
+        return (self.live, self.previous) != (BASE, BASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured of one version; None where it was not.
+
+    `keep_score`: share of the keep-set passed; `accuracy`: share of held-out comparisons in the
+    order people voted (0.5 is chance).
+    """
+
+    name: str
+    likes: Likes
+    keep_score: float | None
+    accuracy: Interval | None
+
+
+async def shelf(database: AsyncDatabase, scope: str) -> Shelf:
+    """Return all versions of a scope; an unknown scope has none, and the base speaks."""
+
+    def read(db: Database) -> Shelf:
+        row = _scope_row(db, scope)
+        return Shelf(
+            adapters=tuple(reversed(db.adapters.list(scope))),
+            live=(row.live if row else None) or BASE,
+            previous=(row.previous if row else None) or BASE,
+            likes=db.feedback.like_rates(scope),
+        )
+
+    return await database.run(read)
+
+
+async def find(database: AsyncDatabase, scope: str, name: str) -> str:
+    """Return the full name of a version of this scope, called `v3`, `3`, by its name, or `base`.
+
+    Raises NotFound, with the same words whether it does not exist or belongs to another scope.
+    """
+    wanted = name.strip().lower()
+    if wanted == BASE:
+        return BASE
+    number = wanted.removeprefix("v")
+    if number.isascii() and number.isdigit():
+        wanted = adapter_name(scope, int(number))
+    known = await database.run(lambda db: db.adapters.list(scope))
+    if wanted not in {one.name for one in known}:
+        versions = ", ".join(f"v{one.version}" for one in known) or "none yet"
+        raise NotFound(f"there is no version {name[:80]!r} here; known: {versions}")
+    return wanted
+
+
+async def run_of(database: AsyncDatabase, record: AdapterRecord) -> Run | None:
+    """Return the training run that made a version, or None for one that came from elsewhere."""
+    run_id = record.run_id
+    if run_id is None:
+        return None
+    try:
+        return await database.run(lambda db: db.runs.get(run_id))
+    except NotFound:
+        return None
+
+
+async def side_by_side(
+    database: AsyncDatabase, scope: str, one: str, other: str
+) -> tuple[Figures, Figures]:
+    """Return what was measured of two versions of a scope; the base's figures are those that the
+    other's report has of it.
+    """
+    stand = await shelf(database, scope)
+    reports: dict[str, Report] = {}
+    for record in stand.adapters:
+        if record.name in (one, other) and (run := await run_of(database, record)):
+            report = _report(run)
+            reports |= {record.name: report} if report else {}
+    first, second = (_figures(name, stand.likes, reports) for name in (one, other))
+    return first, second
 
 
 def verify(record: AdapterRecord, data_dir: Path) -> None:
@@ -53,7 +153,9 @@ async def roll_back(database: AsyncDatabase, data_dir: Path, scope: str, *, acto
     """Let the scope's previous adapter (or the base) speak again. Raises Conflict or
     AdapterRefused.
     """
-    now = await database.run(lambda db: db.scopes.ensure(scope))
+    now = await database.run(lambda db: _scope_row(db, scope))
+    if now is None:
+        raise Conflict(f"scope {scope}: no adapter was ever promoted here, nothing to roll back")
     if now.previous:
         await _check(database, data_dir, now.previous)
     return await database.run(lambda db: db.adapters.rollback(scope, actor=actor))
@@ -62,3 +164,27 @@ async def roll_back(database: AsyncDatabase, data_dir: Path, scope: str, *, acto
 async def _check(database: AsyncDatabase, data_dir: Path, name: str) -> None:
     record = await database.run(lambda db: db.adapters.get(name))
     await asyncio.to_thread(verify, record, data_dir)
+
+
+def _scope_row(db: Database, scope: str) -> Scope | None:
+    return next((row for row in db.scopes.list() if row.name == scope), None)
+
+
+def _report(run: Run) -> Report | None:
+    """Return a run's stored report; one that an older version wrote differently is left out."""
+    try:
+        return Report.model_validate((run.report or {}).get("report"))
+    except ValidationError:
+        return None
+
+
+def _figures(name: str, likes: dict[str, Likes], reports: dict[str, Report]) -> Figures:
+    own = reports.get(name)
+    source = own or (next(iter(reports.values()), None) if name == BASE else None)
+    system = source.systems.get("candidate" if own else BASE) if source else None
+    return Figures(
+        name=name,
+        likes=likes.get(name, (0, 0)),
+        keep_score=system.keep_score if system else None,
+        accuracy=own.preference.accuracy if own and own.preference else None,
+    )

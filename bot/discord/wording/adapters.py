@@ -1,0 +1,193 @@
+"""What `/adapter` says, to admins alone; the public line says who let which version speak."""
+
+from __future__ import annotations
+
+from core.generation import BASE
+
+STATES = {
+    "candidate": "waiting to be promoted",
+    "canary": "on trial with some conversations",
+    "live": "speaking now",
+    "retired": "retired",
+    "refused": "refused",
+}
+"""How the state of a version reads in /adapter list and show."""
+
+LIST_TITLE = "My versions here"
+LIST_EMPTY = (
+    "I have no versions of my own here yet; the base model speaks. Once people have voted, "
+    "`/retrain` makes the first."
+)
+COMPARE_TITLE = "Two versions side by side"
+NOTHING_TO_COMPARE = "There is only one version here, so there is nothing to compare yet."
+ALREADY_SPEAKS = "That version speaks here already, so there is nothing to change."
+"""Told to the admin who wants to promote the version that speaks."""
+NOTHING_BEFORE = "Nothing but the base model ever spoke here, so there is no way back to go."
+"""Told to the admin who used /adapter rollback."""
+LEFT_AS_IT_WAS = "Nothing was changed."
+"""Told to the admin who pressed Cancel."""
+OWNERS_ONLY = (
+    "All servers share one set of versions here, so only the people who run me can change which "
+    "one speaks."
+)
+"""Told to a server's admin where the operator lets all servers share one adapter."""
+PROMOTE = "Let it speak"
+PROMOTE_ANYWAY = "Promote anyway"
+CANCEL = "Cancel"
+BASE_HAS_NO_PAGE = (
+    "The base model is what I was before any training, so there is nothing to show. "
+    "`/adapter compare` sets it beside a version."
+)
+SHOW_NO_RUN = "It was not trained here, so I have no figures of it."
+SHOW_NO_VERDICT = "Its training run never came to the final check."
+FIELD_LIKES = "Liked replies"
+FIELD_LEARNT = "Learnt from"
+FIELD_WHY = "Why it is in this state"
+FIELD_ARENA = "In the arena"
+NO_VOTES = "no votes yet"
+REASON_UNKNOWN = "it was not kept."
+"""Stands for the reason of a refusal that nobody wrote down."""
+NO_MATCHES = "no votes yet; `/arena` begins a match"
+
+
+def version(name: str) -> str:
+    """Name a version in a sentence: “v3”, or “the base model”."""
+    return "the base model" if name == BASE else name.rpartition("@")[2]
+
+
+def heading(name: str) -> str:
+    """Name a version at the head of a line or a page."""
+    return "Base model" if name == BASE else f"Version {version(name).removeprefix('v')}"
+
+
+def _first(name: str) -> str:
+    """Name a version at the beginning of a sentence."""
+    return "The base model" if name == BASE else heading(name)
+
+
+def who_speaks(live: str, previous: str) -> str:
+    """Say at the end of /adapter list who speaks, and who did before."""
+    if live == previous:
+        return f"Speaking now: {version(live)}."
+    return f"Speaking now: {version(live)}. Before that: {version(previous)}."
+
+
+def list_line(name: str, state: str, made: str, likes: str) -> str:
+    """Describe one version in /adapter list."""
+    return f"**{version(name)}** · {STATES.get(state, state)} · made {made} · {likes}"
+
+
+def base_line(likes: str, *, speaks: bool) -> str:
+    """Describe the base model in /adapter list."""
+    return f"**base** · {STATES['live'] if speaks else 'always there'} · {likes}"
+
+
+def list_more(count: int) -> str:
+    """Say that older versions are not listed."""
+    return f"… and {count} older"
+
+
+def likes(up: int, down: int) -> str:
+    """Give thumbs in a few characters."""
+    if not up + down:
+        return NO_VOTES
+    return f"👍 {up} 👎 {down} ({up / (up + down):.0%} of {up + down})"
+
+
+def likes_interval(up: int, down: int, low: float, high: float) -> str:
+    """Give thumbs with the 95 % interval of the share that liked a reply."""
+    shown = likes(up, down)
+    return f"{shown}, likely {low:.0%} to {high:.0%}" if up + down else shown
+
+
+def show_state(state: str, made: str, run: str) -> str:
+    """Say in /adapter show what state a version is in, when it was made and by which run."""
+    return f"{STATES.get(state, state).capitalize()} · made {made}" + (
+        f" · run `{run}`" if run else ""
+    )
+
+
+def check_line(figure: str, value: str, bound: str, *, passed: bool) -> str:
+    """Give one figure of the final check against its bound, in /adapter show."""
+    return f"{'✅' if passed else '❌'} {figure}: **{value}** ({bound})"
+
+
+def learnt_from(recipe: str, examples: int, held_out: int, left_out: int) -> str:
+    """Say in /adapter show what a version was made from."""
+    return (
+        f"{examples} examples by the recipe {recipe}; {held_out} were kept aside for the check, "
+        f"{left_out} were left out"
+    )
+
+
+def keep_set(share: float) -> str:
+    """Give the share of fixed tasks that a version still masters, in /adapter compare."""
+    return f"Fixed tasks still right: {share:.0%}"
+
+
+def preference(value: float, low: float, high: float) -> str:
+    """Give how often a version orders replies as people voted, in /adapter compare."""
+    return f"Agrees with held-out votes: {value:.0%} ({low:.0%} to {high:.0%}; chance is 50%)"
+
+
+def tally(one: str, won: int, lost: int, ties: int, people: int) -> str:
+    """Give the blind votes between two versions, in /adapter compare."""
+    noun = "person" if people == 1 else "people"
+    return f"{version(one)} won {won}, lost {lost}, tied {ties}, by {people} {noun}."
+
+
+def tally_share(one: str, share: float, low: float, high: float) -> str:
+    """Give the share of the blind votes with its interval, in /adapter compare."""
+    return f"Share for {version(one)}: {share:.0%} (likely {low:.0%} to {high:.0%}; a tie is half)."
+
+
+def confirm(name: str, live: str) -> str:
+    """Ask the admin who wants to promote a version whether it is meant."""
+    return (
+        f"From the next reply on, {version(name)} will speak here in the place of "
+        f"{version(live)}. Replies being written are not touched, and `/adapter rollback` brings "
+        f"{version(live)} back at once."
+    )
+
+
+def confirm_refused(name: str, reason: str) -> str:
+    """Warn the admin who wants to promote a version that was refused."""
+    return (
+        f"I would rather not: {version(name)} was refused. The reason: {reason}\n\n"
+        "You can let it speak all the same. It will be written down that you overrode the check, "
+        "and `/adapter rollback` takes it back."
+    )
+
+
+def done(name: str) -> str:
+    """Told to the admin once a version speaks."""
+    return f"Done: {version(name)} speaks now."
+
+
+def now_speaks(who: str, name: str, before: str) -> str:
+    """Posted in the channel after a promotion; `who` is a mention that pings nobody."""
+    return f"🔧 {who} lets {version(name)} speak here now, in the place of {version(before)}."
+
+
+def rolled_back(who: str, name: str, before: str) -> str:
+    """Posted in the channel after a rollback; `who` is a mention that pings nobody."""
+    return f"↩️ {who} took {version(before)} back. {_first(name)} speaks here again."
+
+
+def damaged(name: str, live: str) -> str:
+    """Told to the admin when a version's files are not as they were published."""
+    return (
+        f"{_first(name)} could not be used: its files are damaged or were altered, "
+        f"so I did not let it speak. {_first(live)} speaks on. Whoever runs me can "
+        "look closer with `thumbtune adapters verify`."
+    )
+
+
+def taken_back(name: str, live: str) -> str:
+    """Told to the admin when a version could not be loaded after its promotion."""
+    return f"{_first(name)} could not be loaded and was taken back. {_first(live)} speaks on."
+
+
+def choice(name: str, state: str) -> str:
+    """Name a version in the list that Discord offers while a command is typed."""
+    return f"{heading(name)} · {STATES[state]}" if state in STATES else heading(name)
