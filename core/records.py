@@ -30,6 +30,9 @@ RunState = Literal[
 AdapterState = Literal["candidate", "canary", "live", "retired", "refused"]
 ReplyState = Literal["pending", "done", "failed"]
 Consent = Literal["unknown", "given", "refused"]
+TrialKind = Literal["canary", "arena"]
+TrialState = Literal["open", "better", "worse", "undecided"]
+MatchChoice = Literal["candidate", "reference", "tie"]
 
 ACTIVE_RUN_STATES: tuple[RunState, ...] = (
     "queued",
@@ -112,7 +115,8 @@ class Reply:
     last.
 
     `prompt` is what the model was shown (system message first, if any). `replaces` is the reply
-    that a person asked to have written again.
+    that a person asked to have written again. One that is not `kept` has no prompt and no text:
+    people did not agree to either being stored.
     """
 
     id: str
@@ -130,8 +134,18 @@ class Reply:
     first_token_s: float | None
     total_s: float | None
     replaces: str | None
-    platform_message_ids: tuple[str, ...]
+    kept: bool
     at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownMessage:
+    """A message of a platform that shows a reply now; `position` orders a reply's messages."""
+
+    message_id: str
+    channel_id: str
+    reply_id: str
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +153,8 @@ class Feedback:
     """One person's signal on one reply.
 
     `text` is the correction, for kind `correction`. `other_reply_id` is the reply that lost, for
-    kind `preference`. `dropped` marks a row an admin reviewed out of training.
+    kind `preference`. `dropped` marks a row an admin reviewed out of training; `reviewed_at` is
+    when an admin last decided on it, None if nobody did since the person last changed it.
     """
 
     id: str
@@ -151,6 +166,7 @@ class Feedback:
     reasons: tuple[str, ...]
     dropped: bool
     at: str
+    reviewed_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +211,52 @@ class AdapterRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A comparison of two adapters (names, or `base`) by people's choices."""
+
+    id: str
+    scope: str
+    kind: TrialKind
+    candidate: str
+    reference: str
+    state: TrialState
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Two replies to the same prompt, shown side by side; `candidate_first` says in which order."""
+
+    id: str
+    trial_id: str
+    candidate_reply: str
+    reference_reply: str
+    candidate_first: bool
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class MatchVote:
+    """What a person chose in a match; choosing again replaces it."""
+
+    match_id: str
+    person_id: str
+    choice: MatchChoice
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many choices each side of a trial has, and how many people chose."""
+
+    candidate: int
+    reference: int
+    ties: int
+    people: int
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """An audit line: who did what to what, and when. Never changed, never removed."""
 
@@ -211,9 +273,9 @@ class FeedbackRow:
     """A signal joined with all that training needs to know of it.
 
     `authors` are the ids of every human who wrote in the context (the voter excluded unless they
-    wrote there); `all_consented` says that each of them and the voter gave consent. `other_text` is
-    the reply that lost a preference, or that this one was written to replace; `other_finish_reason`
-    how that one ended.
+    wrote there); `all_consented` says that each of them and the voter gave consent and that
+    the text is kept. `other_text` is the reply that lost a preference, or that this one was written
+    to replace; `other_finish_reason` how that one ended.
     """
 
     feedback: Feedback

@@ -7,19 +7,23 @@ is `live`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from core.errors import Conflict, NotFound
 from core.generation import BASE
 from core.records import AdapterRecord, AdapterState, Scope, utc_now
 from storage.connection import Connection
 from storage.events import EventStore
-from storage.rows import to_adapter
+from storage.rows import dump, to_adapter
 from storage.scopes import ScopeStore
 
 _LEARNT_FROM_FORGOTTEN = """EXISTS (SELECT 1 FROM run_people l JOIN people p ON p.id = l.person_id
-    WHERE l.run_id = ? AND p.forgotten_at IS NOT NULL)"""
+    WHERE l.run_id = ?11 AND p.forgotten_at IS NOT NULL)
+    OR EXISTS (SELECT 1 FROM runs WHERE id = ?11 AND text_withdrawn)"""
 
 
 Adapters = list[AdapterRecord]
+Names = list[str]
 
 
 class AdapterStore:
@@ -142,13 +146,18 @@ class AdapterStore:
             return self._scopes.get(record.scope)
 
     def flag_for_retraining(self, person_id: str) -> list[str]:
-        """Mark the adapters that learnt from a person as to be replaced; return their names."""
-        rows = self._connection.all(
-            """UPDATE adapters SET needs_retraining = 1
-            WHERE run_id IN (SELECT run_id FROM run_people WHERE person_id = ?) RETURNING name""",
-            (person_id,),
+        """Mark the adapters that learnt from a person as to be replaced; return their names.
+
+        A run that is still going on is marked too: what it publishes is to be replaced.
+        """
+        return self._flag("SELECT run_id FROM run_people WHERE person_id = ?", person_id)
+
+    def flag_learnt_from(self, feedback_ids: Sequence[str]) -> list[str]:
+        """Mark the adapters whose runs used any of these rows; else as flag_for_retraining."""
+        return self._flag(
+            "SELECT run_id FROM run_examples WHERE feedback_id IN (SELECT value FROM json_each(?))",
+            dump(list(feedback_ids)),
         )
-        return sorted(row["name"] for row in rows)
 
     # -- reading
 
@@ -179,6 +188,18 @@ class AdapterStore:
         return [to_adapter(row) for row in rows]
 
     # -- private
+
+    def _flag(self, runs: str, parameter: str) -> Names:
+        """Mark the runs that a query names, and their adapters."""
+        self._connection.run(
+            f"UPDATE runs SET text_withdrawn = 1 WHERE id IN ({runs})",  # noqa: S608 # a constant
+            (parameter,),
+        )
+        rows = self._connection.all(
+            f"UPDATE adapters SET needs_retraining = 1 WHERE run_id IN ({runs}) RETURNING name",  # noqa: S608 # a constant
+            (parameter,),
+        )
+        return sorted(row["name"] for row in rows)
 
     def _flip(
         self,

@@ -11,17 +11,36 @@ from typing import Literal
 
 from core.errors import NotFound
 from core.records import Turn, new_id, utc_now
+from storage.adapters import AdapterStore
 from storage.connection import Connection
 from storage.events import EventStore
+from storage.redaction import remove_conversations
 from storage.rows import to_turn
+
+_OLD_UNUSED = """SELECT r.id FROM replies r WHERE r.at < :before AND r.state <> 'pending'
+    AND NOT EXISTS (SELECT 1 FROM feedback f WHERE f.reply_id = r.id)
+    AND NOT EXISTS (SELECT 1 FROM feedback f WHERE f.other_reply_id = r.id)
+    AND NOT EXISTS (SELECT 1 FROM matches m WHERE m.candidate_reply = r.id)
+    AND NOT EXISTS (SELECT 1 FROM matches m WHERE m.reference_reply = r.id)
+    AND NOT EXISTS (SELECT 1 FROM replies n JOIN feedback f ON f.reply_id = n.id
+        WHERE n.replaces = r.id)"""
+
+_EXPIRE_QUESTIONS = f"""DELETE FROM turns WHERE at < :before AND role = 'user' AND coalesce(
+    (SELECT n.reply_id FROM turns n WHERE n.conversation_id = turns.conversation_id
+        AND n.position > turns.position AND n.role = 'assistant' ORDER BY n.position LIMIT 1)
+    IN ({_OLD_UNUSED}), 1)"""  # noqa: S608 # a constant
+"""A question goes with its answer, or alone if nobody answered it; before the answers go."""
+
+_EXPIRE_REPLIES = f"DELETE FROM replies WHERE id IN ({_OLD_UNUSED})"  # noqa: S608 # a constant
 
 
 class ConversationStore:
     """The tables `conversations` and `turns`."""
 
-    def __init__(self, connection: Connection, events: EventStore) -> None:
+    def __init__(self, connection: Connection, events: EventStore, adapters: AdapterStore) -> None:
         self._connection = connection
         self._events = events
+        self._adapters = adapters
 
     # -- writing
 
@@ -84,8 +103,24 @@ class ConversationStore:
             )
             self._events.add(actor, "conversation.reset", conversation_id)
 
+    def remove(self, scope: str, key_prefix: str, *, actor: str) -> dict[str, int]:
+        """Delete a scope's conversations in one place (`discord/<server>`); return counts by table.
+
+        Adapters that learnt from feedback there are marked and counted as `adapters_affected`.
+        Idempotent.
+        """
+        with self._connection.transaction():
+            counts = remove_conversations(self._connection, self._adapters, scope, key_prefix)
+            if counts["conversations"]:
+                self._events.add(actor, "conversation.removed", scope, place=key_prefix, **counts)
+        return counts
+
     def expire(self, before: str, *, actor: str = "system") -> int:
-        """Delete conversations last used before this time and without feedback; return how many."""
+        """Delete conversations last used before this time and without feedback; return how many.
+
+        Of those that live on, each older reply goes that no feedback, match or judged newer version
+        rests on, with the turns that led to it.
+        """
         with self._connection.transaction():
             count = self._connection.run(
                 """DELETE FROM conversations WHERE updated_at < ? AND NOT EXISTS (
@@ -93,8 +128,12 @@ class ConversationStore:
                     f.other_reply_id) WHERE r.conversation_id = conversations.id)""",
                 (before,),
             )
-            if count:
-                self._events.add(actor, "conversation.expired", before, count=count)
+            turns = self._connection.run(_EXPIRE_QUESTIONS, {"before": before})
+            replies = self._connection.run(_EXPIRE_REPLIES, {"before": before})
+            if count or turns or replies:
+                self._events.add(
+                    actor, "conversation.expired", before, count=count, replies=replies
+                )
         return count
 
     # -- reading

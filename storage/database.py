@@ -19,10 +19,12 @@ from storage.events import EventStore
 from storage.feedback import FeedbackStore
 from storage.imports import ImportStore
 from storage.people import PeopleStore
+from storage.places import PlaceStore
 from storage.replies import ReplyStore
 from storage.runs import RunStore
 from storage.schema import migrate
 from storage.scopes import ScopeStore
+from storage.trials import TrialStore
 
 
 class Database:
@@ -52,10 +54,12 @@ class Database:
             raise
         self.events = EventStore(self._connection)
         self.scopes = ScopeStore(self._connection, self.events)
-        self.conversations = ConversationStore(self._connection, self.events)
-        self.replies = ReplyStore(self._connection, self.conversations)
-        self.feedback = FeedbackStore(self._connection, self.events)
+        self.places = PlaceStore(self._connection, self.events)
         self.adapters = AdapterStore(self._connection, self.events, self.scopes)
+        self.conversations = ConversationStore(self._connection, self.events, self.adapters)
+        self.replies = ReplyStore(self._connection, self.events, self.conversations, self.adapters)
+        self.feedback = FeedbackStore(self._connection, self.events)
+        self.trials = TrialStore(self._connection, self.events, self.feedback)
         self.runs = RunStore(self._connection, self.events, self.adapters)
         self.people = PeopleStore(self._connection, self.events, self.adapters)
         self.imports = ImportStore(self._connection, self.people, self.scopes)

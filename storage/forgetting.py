@@ -27,6 +27,8 @@ _WRITES_HERE = """conversations.person_id = :person
         WHERE r.conversation_id = conversations.id AND a.person_id = :person)"""
 
 _STEPS = {
+    "reactions": "DELETE FROM reactions WHERE person_id = :person",
+    "match_votes": "DELETE FROM match_votes WHERE person_id = :person",
     "feedback": "DELETE FROM feedback WHERE person_id = :person",
     "replies": """DELETE FROM replies
         WHERE id IN (SELECT reply_id FROM reply_authors WHERE person_id = :person)""",
@@ -41,7 +43,7 @@ def forget_person(connection: Connection, person_id: str) -> dict[str, int]:
     A conversation with nobody else goes whole. Of a shared one go their turns and every reply whose
     prompt held their words, with the feedback on it. Counts include what goes with a deleted row.
     """
-    before = _sizes(connection)
+    before = sizes(connection)
     person = {"person": person_id}
     alone = [
         row["id"]
@@ -55,15 +57,19 @@ def forget_person(connection: Connection, person_id: str) -> dict[str, int]:
     for conversation_id in alone:
         connection.run("DELETE FROM conversations WHERE id = ?", (conversation_id,))
     connection.run("UPDATE conversations SET person_id = NULL WHERE person_id = :person", person)
-    # a report shows held-out prompts; which person wrote which is not kept, so all samples go
-    connection.run("UPDATE runs SET report = json_remove(report, '$.report.samples')")
+    drop_samples(connection)
     connection.run(
         """UPDATE people SET platform = 'forgotten', platform_id = id, display_name = '',
         consent = 'refused', consent_at = NULL, last_seen = NULL, forgotten_at = ? WHERE id = ?""",
         (utc_now(), person_id),
     )
-    after = _sizes(connection)
+    after = sizes(connection)
     return {table: before[table] - after[table] for table in before}
+
+
+def drop_samples(connection: Connection) -> None:
+    """Take the held-out prompts out of every run's report: whose words each is, is not kept."""
+    connection.run("UPDATE runs SET report = json_remove(report, '$.report.samples')")
 
 
 def scrub(connection: Connection) -> None:
@@ -77,7 +83,8 @@ def scrub(connection: Connection) -> None:
         )
 
 
-def _sizes(connection: Connection) -> dict[str, int]:
+def sizes(connection: Connection) -> dict[str, int]:
+    """Return how many rows the tables with people's words have, by table."""
     return (
         connection.one(
             """SELECT (SELECT count(*) FROM conversations) AS conversations,

@@ -123,7 +123,7 @@ class ImportStore:
         if before:
             self._connection.run(
                 """UPDATE feedback SET kind = ?, text = ?, other_reply_id = ?, at = ?, recorded_at =
-                ? WHERE id = ?""",
+                ?, reviewed_at = NULL WHERE id = ?""",
                 (*said.values(), now, before["id"]),
             )
             return True

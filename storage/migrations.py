@@ -65,6 +65,117 @@ def m003_track_who_a_run_learnt_from(db: sqlite_utils.Database) -> None:
     db.execute("ALTER TABLE adapters ADD COLUMN needs_retraining INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations()
+def m004_tell_kept_replies_from_others(db: sqlite_utils.Database) -> None:
+    """Let a reply be stored without text, and keep which messages it was made from and shown by."""
+    db.execute("ALTER TABLE replies ADD COLUMN kept INTEGER NOT NULL DEFAULT 1")
+    for statement in _MESSAGE_TABLES:
+        db.execute(statement)
+    db.execute(
+        """INSERT OR IGNORE INTO reply_messages(message_id, channel_id, reply_id, position, at)
+        SELECT CAST(shown.value AS TEXT), '', r.id, shown.key, r.at
+        FROM replies r, json_each(r.platform_message_ids) shown ORDER BY r.at DESC, r.rowid DESC"""
+    )
+    db.execute("ALTER TABLE replies DROP COLUMN platform_message_ids")
+    db.execute("CREATE INDEX replies_by_time ON replies(at)")
+    db.execute("CREATE INDEX turns_by_time ON turns(at)")
+
+
+@migrations()
+def m005_create_places(db: sqlite_utils.Database) -> None:
+    """Keep what a server or a channel sets for itself, and where a run's progress is shown."""
+    db.execute(
+        """CREATE TABLE places (
+            key TEXT PRIMARY KEY,
+            settings TEXT NOT NULL DEFAULT '{}',
+            updated_at TEXT NOT NULL
+        ) STRICT"""
+    )
+    db.execute(
+        """CREATE TABLE run_messages (
+            run_id TEXT PRIMARY KEY REFERENCES runs(id) ON DELETE CASCADE,
+            channel_id TEXT NOT NULL,
+            message_id TEXT NOT NULL
+        ) STRICT"""
+    )
+
+
+@migrations()
+def m006_count_trials_by_their_votes(db: sqlite_utils.Database) -> None:
+    """Replace the counters of trials, never used until now, by matches and each person's choice."""
+    db.execute("DROP TABLE trials")
+    for statement in _TRIAL_TABLES:
+        db.execute(statement)
+
+
+@migrations()
+def m007_mark_what_was_reviewed(db: sqlite_utils.Database) -> None:
+    """Keep when feedback was reviewed, and which runs learnt from text that had to go."""
+    db.execute("ALTER TABLE feedback ADD COLUMN reviewed_at TEXT")
+    db.execute("ALTER TABLE runs ADD COLUMN text_withdrawn INTEGER NOT NULL DEFAULT 0")
+
+
+_MESSAGE_TABLES = (
+    """CREATE TABLE reply_messages (
+        message_id TEXT PRIMARY KEY,
+        channel_id TEXT NOT NULL,
+        reply_id TEXT NOT NULL REFERENCES replies(id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        at TEXT NOT NULL
+    ) STRICT""",
+    "CREATE INDEX reply_messages_by_reply ON reply_messages(reply_id)",
+    "CREATE INDEX reply_messages_by_channel ON reply_messages(channel_id, at)",
+    "CREATE INDEX reply_messages_by_time ON reply_messages(at)",
+    """CREATE TABLE reply_sources (
+        reply_id TEXT NOT NULL REFERENCES replies(id) ON DELETE CASCADE,
+        message_id TEXT NOT NULL,
+        PRIMARY KEY (reply_id, message_id)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX reply_sources_by_message ON reply_sources(message_id)",
+    """CREATE TABLE reactions (
+        message_id TEXT NOT NULL REFERENCES reply_messages(message_id) ON DELETE CASCADE,
+        person_id TEXT NOT NULL REFERENCES people(id),
+        kind TEXT NOT NULL CHECK (kind IN ('up', 'down')),
+        PRIMARY KEY (message_id, person_id, kind)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX reactions_by_person ON reactions(person_id)",
+)
+
+_TRIAL_TABLES = (
+    """CREATE TABLE trials (
+        id TEXT PRIMARY KEY,
+        scope TEXT NOT NULL REFERENCES scopes(name),
+        kind TEXT NOT NULL CHECK (kind IN ('canary', 'arena')),
+        candidate TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        state TEXT NOT NULL DEFAULT 'open'
+            CHECK (state IN ('open', 'better', 'worse', 'undecided')),
+        created_at TEXT NOT NULL,
+        updated_at TEXT NOT NULL
+    ) STRICT""",
+    """CREATE UNIQUE INDEX trials_one_open ON trials(scope, kind, candidate, reference)
+        WHERE state = 'open'""",
+    """CREATE TABLE matches (
+        id TEXT PRIMARY KEY,
+        trial_id TEXT NOT NULL REFERENCES trials(id) ON DELETE CASCADE,
+        candidate_reply TEXT NOT NULL REFERENCES replies(id) ON DELETE CASCADE,
+        reference_reply TEXT NOT NULL REFERENCES replies(id) ON DELETE CASCADE,
+        candidate_first INTEGER NOT NULL,
+        at TEXT NOT NULL
+    ) STRICT""",
+    "CREATE INDEX matches_by_trial ON matches(trial_id)",
+    "CREATE INDEX matches_by_candidate ON matches(candidate_reply)",
+    "CREATE INDEX matches_by_reference ON matches(reference_reply)",
+    """CREATE TABLE match_votes (
+        match_id TEXT NOT NULL REFERENCES matches(id) ON DELETE CASCADE,
+        person_id TEXT NOT NULL REFERENCES people(id),
+        choice TEXT NOT NULL CHECK (choice IN ('candidate', 'reference', 'tie')),
+        at TEXT NOT NULL,
+        PRIMARY KEY (match_id, person_id)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX match_votes_by_person ON match_votes(person_id)",
+)
+
 _BASE_TABLES = (
     """CREATE TABLE scopes (
         name TEXT PRIMARY KEY,

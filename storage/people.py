@@ -13,6 +13,7 @@ from storage.adapters import AdapterStore
 from storage.connection import Connection
 from storage.events import EventStore
 from storage.forgetting import forget_person, scrub
+from storage.redaction import redact_person
 from storage.rows import to_person
 
 People = list[Person]
@@ -88,6 +89,20 @@ class PeopleStore:
         scrub(self._connection)
         return counts
 
+    def opt_out(self, person_id: str, *, actor: str) -> dict[str, int]:
+        """Take consent back: store the refusal and remove the text of every reply they wrote for.
+
+        Their votes stay. Adapters that learnt from them are marked to be retrained and counted as
+        `adapters_affected`, the replies that lost their text as `redacted`. The bytes are gone from
+        the file when this returns. Idempotent. Raises NotFound.
+        """
+        with self._connection.transaction():
+            self.set_consent(person_id, "refused", actor=actor)
+            counts = redact_person(self._connection, self._adapters, person_id)
+            self._events.add(actor, "person.opted_out", person_id, **counts)
+        scrub(self._connection)
+        return counts
+
     # -- reading
 
     def get(self, person_id: str) -> Person:
@@ -132,6 +147,8 @@ _HELD = {
     "replies": """SELECT r.* FROM replies r JOIN reply_authors a ON a.reply_id = r.id
         WHERE a.person_id = ? ORDER BY r.at, r.rowid""",
     "feedback": "SELECT * FROM feedback WHERE person_id = ? ORDER BY at, rowid",
+    "reactions": "SELECT * FROM reactions WHERE person_id = ? ORDER BY message_id, kind",
+    "match_votes": "SELECT * FROM match_votes WHERE person_id = ? ORDER BY at",
     "runs": """SELECT r.id, r.scope, r.state, r.adapter, r.created_at FROM runs r
         JOIN run_people p ON p.run_id = r.id WHERE p.person_id = ? ORDER BY r.created_at""",
     "adapters": """SELECT a.name, a.state, a.needs_retraining FROM adapters a

@@ -13,10 +13,12 @@ from core.records import (
     Event,
     Feedback,
     FeedbackRow,
+    Match,
     Person,
     Reply,
     Run,
     Scope,
+    Trial,
     Turn,
 )
 from storage.connection import Row
@@ -35,6 +37,11 @@ def dump_messages(messages: tuple[Message, ...]) -> str:
 def dump_sampling(sampling: Sampling) -> str:
     """Write sampling parameters as JSON."""
     return dump(asdict(sampling))
+
+
+def under(column: str) -> str:
+    """Return SQL: is the key in `column` the key :prefix, or one within it (`discord/1/2`)?"""
+    return f"({column} = :prefix OR substr({column}, 1, length(:prefix) + 1) = :prefix || '/')"
 
 
 def to_scope(row: Row) -> Scope:
@@ -79,7 +86,7 @@ def to_reply(row: Row) -> Reply:
         first_token_s=row["first_token_s"],
         total_s=row["total_s"],
         replaces=row["replaces"],
-        platform_message_ids=tuple(json.loads(row["platform_message_ids"])),
+        kept=bool(row["kept"]),
         at=row["at"],
     )
 
@@ -96,6 +103,7 @@ def to_feedback(row: Row) -> Feedback:
         reasons=tuple(json.loads(row["reasons"])),
         dropped=bool(row["dropped"]),
         at=row["at"],
+        reviewed_at=row["reviewed_at"],
     )
 
 
@@ -142,6 +150,16 @@ def to_adapter(row: Row) -> AdapterRecord:
     """Read a row of `adapters`."""
     names = AdapterRecord.__slots__
     return AdapterRecord(**{name: row[name] for name in names})
+
+
+def to_trial(row: Row) -> Trial:
+    """Read a row of `trials`."""
+    return Trial(**row)
+
+
+def to_match(row: Row) -> Match:
+    """Read a row of `matches`."""
+    return Match(**{**row, "candidate_first": bool(row["candidate_first"])})
 
 
 def to_event(row: Row) -> Event:

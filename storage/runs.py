@@ -187,7 +187,25 @@ class RunStore:
                 self._adapters.promote(record.name, actor=actor, force=run.force, detail=detail)
             return self.advance(run_id, verdict_state, adapter=record.name, detail=detail)
 
+    def show(self, run_id: str, channel_id: str, message_id: str) -> None:
+        """Store which message shows the run's progress; the last one wins. Raises NotFound."""
+        with self._connection.transaction():
+            self.get(run_id)
+            self._connection.run(
+                """INSERT INTO run_messages(run_id, channel_id, message_id) VALUES (?, ?, ?)
+                ON CONFLICT DO UPDATE SET channel_id = excluded.channel_id,
+                message_id = excluded.message_id""",
+                (run_id, channel_id, message_id),
+            )
+
     # -- reading
+
+    def shown(self, run_id: str) -> tuple[str, str] | None:
+        """Return (channel, message) where the run's progress is shown, or None."""
+        row = self._connection.one(
+            "SELECT channel_id, message_id FROM run_messages WHERE run_id = ?", (run_id,)
+        )
+        return (row["channel_id"], row["message_id"]) if row else None
 
     def get(self, run_id: str) -> Run:
         """Return a run. Raises NotFound."""

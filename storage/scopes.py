@@ -22,15 +22,19 @@ class ScopeStore:
 
     # -- writing
 
-    def ensure(self, name: str) -> Scope:
-        """Return the scope, made if new. Raises InvalidInput for a name no directory could have."""
+    def ensure(self, name: str, *, training_enabled: bool = True) -> Scope:
+        """Return the scope, made if new; `training_enabled` is for a new one only.
+
+        Raises InvalidInput for a name no directory could have.
+        """
         row = self._row(name)
         if row:
             return row
         with self._connection.transaction():
             made = self._connection.run(
-                "INSERT INTO scopes(name, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                (check_scope(name), utc_now()),
+                """INSERT INTO scopes(name, training_enabled, created_at) VALUES (?, ?, ?)
+                ON CONFLICT DO NOTHING""",
+                (check_scope(name), int(training_enabled), utc_now()),
             )
             if made:
                 self._events.add("system", "scope.created", name)

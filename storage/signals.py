@@ -1,7 +1,7 @@
 """Feedback as training, schedule and people read it: joins and tallies, never a write.
 
-A row trains only if the voter and every human author of its context gave consent (`all_consented`)
-and no admin dropped it.
+A row trains only if its reply is kept, the voter and every human author of its context gave consent
+(all three: `all_consented`) and no admin dropped it.
 """
 
 from __future__ import annotations
@@ -12,25 +12,30 @@ from core.records import FeedbackRow
 from storage.connection import Connection
 from storage.rows import to_feedback_row
 
-_ROWS = """SELECT f.*, r.scope, r.prompt, r.text AS reply_text, r.adapter AS reply_adapter,
+ROWS = """SELECT f.*, r.scope, r.prompt, r.text AS reply_text, r.adapter AS reply_adapter,
     r.finish_reason, p.platform, p.display_name AS person_name, o.text AS other_text,
     o.finish_reason AS other_finish_reason,
     (SELECT group_concat(person_id) FROM
         (SELECT person_id FROM reply_authors WHERE reply_id = r.id ORDER BY person_id)) AS authors,
-    (p.consent = 'given' AND NOT EXISTS (SELECT 1 FROM reply_authors a
+    (r.kept AND p.consent = 'given'
+        AND NOT EXISTS (SELECT 1 FROM replies x WHERE x.id = f.other_reply_id AND NOT x.kept)
+        AND NOT EXISTS (SELECT 1 FROM reply_authors a
         JOIN people q ON q.id = a.person_id
         WHERE a.reply_id = r.id AND q.consent <> 'given')) AS all_consented
     FROM feedback f
     JOIN replies r ON r.id = f.reply_id
     JOIN people p ON p.id = f.person_id
     LEFT JOIN replies o ON o.id = coalesce(f.other_reply_id, r.replaces) AND o.state = 'done'
+        AND o.kept"""
+
+_WANTED = f"""{ROWS}
     WHERE (r.scope = :scope OR :scope IS NULL) AND (f.at > :since OR :since IS NULL)
     AND (NOT :consented OR (all_consented AND NOT f.dropped))
     ORDER BY f.at, f.rowid"""
 
 _WAITING = """SELECT count(*) AS signals, count(DISTINCT f.person_id) AS people
     FROM feedback f JOIN replies r ON r.id = f.reply_id
-    WHERE r.scope = ? AND NOT f.dropped AND f.recorded_at >
+    WHERE r.scope = ? AND r.kept AND NOT f.dropped AND f.recorded_at >
         coalesce((SELECT max(created_at) FROM runs WHERE scope = ?), '')"""
 
 _TALLY = """SELECT count(*) AS signals, count(DISTINCT f.person_id) AS people,
@@ -64,7 +69,7 @@ class SignalReader:
         and dropped ones.
         """
         found = self._connection.all(
-            _ROWS, {"scope": scope, "since": since, "consented": consented_only}
+            _WANTED, {"scope": scope, "since": since, "consented": consented_only}
         )
         return [to_feedback_row(row) for row in found]
 

@@ -77,12 +77,6 @@ def test_a_lone_surrogate_is_stored_as_a_character(db: Database, chat: Chat) -> 
     assert chat.say("half \ud83d", "\udc4d").text == "?"
 
 
-def test_message_ids_are_kept(db: Database, chat: Chat) -> None:
-    """The platform's messages that show a reply are found again."""
-    reply = chat.say("hi")
-    assert db.replies.set_message_ids(reply.id, ["1", "2"]).platform_message_ids == ("1", "2")
-
-
 def test_a_platform_key_reopens_its_conversation(db: Database, chat: Chat) -> None:
     """The same channel goes on where it was; another scope's channel is another conversation."""
     db.scopes.ensure("guild")

@@ -39,6 +39,9 @@ OLD_ROWS = (
     " created_at) VALUES ('console@v1', 'console', 1, 'b', 'run_1', 'd', 's', 'live', 't')",
 )
 
+_RUN_PEOPLE = 3
+"""From this schema on a run's people are stored when it begins; before, a migration finds them."""
+
 
 def make_old(path: Path, schema: int, key: str | None = None) -> Path:
     """Write a database as the version with this many migrations left it, with rows."""
@@ -50,6 +53,8 @@ def make_old(path: Path, schema: int, key: str | None = None) -> Path:
     connection.run(f"PRAGMA user_version = {schema}")
     for statement in OLD_ROWS:
         connection.run(statement)
+    if schema >= _RUN_PEOPLE:
+        connection.run("INSERT INTO run_people VALUES ('run_1', 'p_1'), ('run_1', 'p_2')")
     connection.close()
     return path
 
