@@ -15,7 +15,7 @@ from storage.adapters import AdapterStore
 from storage.connection import Connection
 from storage.events import EventStore
 from storage.redaction import remove_conversations
-from storage.rows import to_turn
+from storage.rows import to_turn, under
 
 _OLD_UNUSED = """SELECT r.id FROM replies r WHERE r.at < :before AND r.state <> 'pending'
     AND NOT EXISTS (SELECT 1 FROM feedback f WHERE f.reply_id = r.id)
@@ -147,6 +147,25 @@ class ConversationStore:
             (conversation_id, limit),
         )
         return [to_turn(row) for row in reversed(rows)]
+
+    def under(self, key_prefix: str) -> frozenset[str]:
+        """Return the ids of the conversations in one place, of every scope."""
+        rows = self._connection.all(
+            f"SELECT id FROM conversations WHERE {under('platform_key')}",  # noqa: S608 # a constant
+            {"prefix": key_prefix},
+        )
+        return frozenset(row["id"] for row in rows)
+
+    def places(self, platform: str) -> set[str]:
+        """Return the widest places of a platform with a conversation (`discord/<server>`)."""
+        rows = self._connection.all(
+            f"""SELECT DISTINCT
+            :prefix || '/' || substr(rest, 1, instr(rest || '/', '/') - 1) AS key
+            FROM (SELECT substr(platform_key, length(:prefix) + 2) AS rest FROM conversations
+            WHERE {under("platform_key")}) WHERE rest <> ''""",  # noqa: S608 # a constant
+            {"prefix": platform},
+        )
+        return {row["key"] for row in rows}
 
     def _end(self, conversation_id: str) -> int:
         return int(

@@ -14,7 +14,7 @@ from storage.connection import Connection
 from storage.events import EventStore
 from storage.forgetting import forget_person, scrub
 from storage.redaction import redact_person
-from storage.rows import to_person
+from storage.rows import to_person, under
 
 People = list[Person]
 
@@ -129,6 +129,11 @@ class PeopleStore:
         )
         return [to_person(row) for row in rows]
 
+    def with_kept_text(self, key_prefix: str) -> People:
+        """Return who wrote in the prompt of a stored reply in one place (`discord/<server>`)."""
+        rows = self._connection.all(_WITH_KEPT_TEXT, {"prefix": key_prefix})
+        return [to_person(row) for row in rows]
+
     def export(self, person_id: str) -> dict[str, Any]:
         """Return everything held about a person, ready for JSON. Raises NotFound."""
         self.get(person_id)
@@ -140,6 +145,12 @@ class PeopleStore:
             },
         }
 
+
+_WITH_KEPT_TEXT = f"""SELECT p.* FROM people p WHERE p.forgotten_at IS NULL AND EXISTS (
+    SELECT 1 FROM reply_authors a JOIN replies r ON r.id = a.reply_id
+    JOIN conversations c ON c.id = r.conversation_id
+    WHERE a.person_id = p.id AND r.kept AND {under("c.platform_key")})
+    ORDER BY p.created_at, p.rowid"""  # noqa: S608 # a constant
 
 _HELD = {
     "conversations": "SELECT * FROM conversations WHERE person_id = ? ORDER BY created_at",
