@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import discord
@@ -25,17 +26,21 @@ from bot.discord.questions import Question, Questions, message_of
 from bot.discord.sheet import Sheet, standing_sheet
 from bot.discord.text import excerpt, safe
 from bot.discord.wording import chat as words
-from bot.discord.writer import ReplyWriter, rendered, view_of
+from bot.discord.writer import ReplyWriter, rendered, view_of, with_notice
 from bot.memory import Ask
 from core.errors import EngineBusy, NotFound, NotRemembered, ThumbtuneError
 from core.generation import Message
-from core.records import Person, Reply
+from core.records import Person, Reply, ShownMessage, utc_text
+from storage.database import Database
 
 if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
 
 log = logging.getLogger(__name__)
 QUESTION_CHARS = 300
+STOP = "stop"
+MENDED = timedelta(hours=6)
+"""How old a reply that was cut off by a restart may be to be mended."""
 
 
 class Desk:
@@ -166,6 +171,18 @@ class Desk:
             sheet = standing_sheet(message.channel, [message])
             await self.write(question, sheet, asker=interaction.user.id, begun=asyncio.Event())
 
+    async def mend(self) -> None:
+        """Offer another try under replies that a restart cut off; they still carry a ⏹."""
+        since = utc_text(datetime.now(UTC) - MENDED)
+        shown = await self._bot.world.database.run(lambda db: _failed(db, since))
+        for one in shown:
+            channel = self._bot.get_partial_messageable(int(one.channel_id))
+            with contextlib.suppress(discord.HTTPException):
+                message = await channel.fetch_message(int(one.message_id))
+                if STOP in {item for row in message.components for item in _kinds(row)}:
+                    text = "\n".join(with_notice([message.content], words.RESTARTED))
+                    await message.edit(content=text, view=retry_view(_retry_token(message)))
+
     # -- writing
 
     async def write(
@@ -250,6 +267,17 @@ class Desk:
 
 def _system(style: Style) -> tuple[Message, ...]:
     return (Message("system", style.persona),) if style.persona else ()
+
+
+def _failed(db: Database, since: str) -> list[ShownMessage]:
+    shown = db.replies.shown_since(since)
+    return [one for one in shown if db.replies.get(one.reply_id).state == "failed"]
+
+
+def _kinds(row: Any) -> list[str]:
+    """Return what the buttons of a row do, such as `stop`."""
+    ids = [str(getattr(item, "custom_id", "")) for item in getattr(row, "children", [])]
+    return [one.split(":")[1] for one in ids if one.startswith("tt:")]
 
 
 def _part(channel: Any, message_id: int) -> Any:

@@ -69,6 +69,11 @@ class ChatCog(commands.Cog):
             elif refusal:
                 await self._say(message, refusal)
 
+    @commands.Cog.listener()
+    async def on_ready(self) -> None:
+        """Mend what a restart cut off."""
+        await self._bot.desk.mend()
+
     def _known(self, message_id: int) -> bool:
         known = message_id in self._seen
         self._seen[message_id] = None

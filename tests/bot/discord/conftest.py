@@ -61,8 +61,11 @@ async def world(settings: Settings) -> AsyncIterator[World]:
 @pytest_asyncio.fixture
 async def env(world: World) -> AsyncIterator[Env]:
     """A simulated Discord with the bot connected."""
-    async with simcord.run(make_bot(world), settle_timeout=SETTLE_S) as running:
-        yield running
+    running = Env(make_bot(world), settle_timeout=SETTLE_S)
+    await running.start()
+    yield running
+    await running.shutdown()
+    running._raise_errors_since(running._errors_acknowledged)
 
 
 class Town:
