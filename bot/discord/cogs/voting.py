@@ -184,28 +184,30 @@ class VotingCog(commands.Cog):
         await _revise(interaction, await in_time(interaction, self._opt_in(interaction, reply_id)))
 
     async def _form(self, interaction: discord.Interaction[Any], reply_id: str) -> ui.Modal | str:
-        if await self._bot.access.blocked(interaction.user.id, interaction.channel):
-            return words.BLOCKED
+        refusal = await self._why_no_correction(interaction)
         try:
             reply = await self._bot.world.chat.recall(reply_id)
         except NotRemembered:
-            return await self._why_not_kept(interaction)
+            return refusal or words.NOT_KEPT_CONSENT
         except NotFound:
             return words.GONE
         if reply.state != "done":
             return words.STILL_WRITING_EDIT
-        if not reply.kept:
-            return await self._why_not_kept(interaction)
+        if refusal or not reply.kept:
+            return refusal or words.NOT_KEPT_CONSENT
         return correction_form(reply_id, reply.text)
 
-    async def _why_not_kept(self, interaction: discord.Interaction[Any]) -> str:
-        return await self._why_untrained(interaction) or words.NOT_KEPT_CONSENT
+    async def _why_no_correction(self, interaction: discord.Interaction[Any]) -> str:
+        """Return why this person can correct nothing here, whatever the reply; '' if they can."""
+        if await self._bot.access.blocked(interaction.user.id, interaction.channel):
+            return words.BLOCKED
+        return await self._why_untrained(interaction)
 
     async def _correct(
         self, interaction: discord.Interaction[Any], reply_id: str, text: str
     ) -> _Answer:
-        if await self._bot.access.blocked(interaction.user.id, interaction.channel):
-            return _Answer(words.BLOCKED)
+        if refusal := await self._why_no_correction(interaction):
+            return _Answer(refusal)
         person = await self._bot.access.person(interaction.user.id)
         try:
             await self._feedback.correct(reply_id, person.id, text)
@@ -213,7 +215,7 @@ class VotingCog(commands.Cog):
             self._drafts.put(person.id, reply_id, text)
             return _Answer(words.NEEDS_CONSENT, opt_in_view(reply_id))
         except NotKept:
-            return _Answer(await self._why_not_kept(interaction))
+            return _Answer(words.NOT_KEPT_CONSENT)
         except NotFound:
             return _Answer(words.GONE)
         except Conflict:
@@ -225,6 +227,8 @@ class VotingCog(commands.Cog):
         text = self._drafts.take(person.id, reply_id)
         if text is None:
             return _Answer(words.DRAFT_GONE)
+        if refusal := await self._why_no_correction(interaction):
+            return _Answer(refusal)
         await self._bot.world.database.run(
             lambda db: db.people.set_consent(person.id, "given", actor=person.id)
         )

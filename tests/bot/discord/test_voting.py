@@ -243,13 +243,23 @@ async def test_a_reply_that_is_not_kept_opens_no_form(town: Town) -> None:
     assert told(result) == words.NOT_KEPT_CONSENT
 
 
+async def test_no_words_are_stored_where_training_was_switched_off_since(town: Town) -> None:
+    """A form sent after the admin's change stores nothing, nor does consent given then."""
+    message, reply_id = await kept_answer(town)
+    shown = await town.ada.click(message, custom_id=f"tt:edit:{reply_id}")
+    spot = Spot(town.guild.id, town.channel.id)
+    await town.bot.places.change_server(spot, "system", training=False)
+    result = await town.ada.submit_modal(shown, {"text": "too late"})
+    assert told(result) == words.NOT_KEPT_TRAINING_OFF
+    assert await votes(town) == []
+
+
 @pytest.mark.parametrize("what", ["up", "down", "edit"])
 async def test_a_reply_that_is_not_whole_is_left_alone(town: Town, what: str) -> None:
     """A press while the reply is being written stores nothing and says why."""
-    message, reply_id = await answered(town, town.ada)
-    await town.rows("UPDATE replies SET state = 'pending'")
+    message, reply_id = await kept_answer(town)
     town.world.chat.memory.forget_replies(frozenset({reply_id}))
-    await town.rows("UPDATE replies SET kept = 1")
+    await town.rows("UPDATE replies SET state = 'pending'")
     result = await town.ada.click(message, custom_id=f"tt:{what}:{reply_id}")
     assert told(result) in {words.STILL_WRITING, words.STILL_WRITING_EDIT}
     assert await votes(town) == []
