@@ -2,7 +2,8 @@
 
 APScheduler keeps the times; the database keeps what happened. A cron run missed while the bot was
 down is caught up once: at start, the last time it should have fired is compared with the last run.
-One run at a time for each scope.
+One run at a time for each scope. A scope's own number of signals (`places`, under `scope/<name>`)
+goes before `schedule.min_votes`, and may be set while the bot runs.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from bot.driver import OnProgress
 from bot.learning import LearningService, quiet
-from core.errors import ConfigError, RunInProgress, ThumbtuneError
-from core.records import parse_time
+from core.errors import ConfigError, InvalidInput, RunInProgress, ThumbtuneError
+from core.records import Scope, parse_time
 from core.settings import ScheduleSettings
 from storage.aio import AsyncDatabase
+from storage.database import Database
 
 log = logging.getLogger(__name__)
+MAX_VOTES = 100_000
+_MIN_VOTES = "min_votes"
 
 
 def cron_trigger(cron: str) -> CronTrigger:
@@ -30,6 +34,21 @@ def cron_trigger(cron: str) -> CronTrigger:
         return CronTrigger.from_crontab(cron, timezone=UTC)
     except ValueError as error:
         raise ConfigError([f"schedule.cron: {cron!r} is not a cron expression: {error}"]) from None
+
+
+def own_votes(db: Database, scope: str) -> int | None:
+    """Return after how many new signals a scope wants to train; None: it never said."""
+    votes = db.places.get(f"scope/{scope}").get(_MIN_VOTES)
+    return None if votes is None else int(votes)
+
+
+def set_own_votes(db: Database, scope: str, votes: int, *, actor: str) -> None:
+    """Let a scope train by itself after so many new signals; 0 never. Raises InvalidInput."""
+    if not 0 <= votes <= MAX_VOTES:
+        raise InvalidInput(f"votes {votes}: expected 0 (never) to {MAX_VOTES}")
+    with db.transaction():
+        row = {**db.places.get(f"scope/{scope}"), _MIN_VOTES: votes}
+        db.places.put(f"scope/{scope}", row, actor=actor)
 
 
 class TrainingSchedule:
@@ -47,11 +66,12 @@ class TrainingSchedule:
         self._settings = settings
         self._on_progress = on_progress
         self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self._counting = bool(settings.min_votes)
 
     @property
     def active(self) -> bool:
-        """Say whether anything is scheduled at all."""
-        return bool(self._settings.cron or self._settings.min_votes)
+        """Say whether anything is scheduled, as of the start or the last look at the votes."""
+        return bool(self._settings.cron) or self._counting
 
     async def start(self) -> None:
         """Begin to keep time, and catch up a missed cron run. Raises ConfigError."""
@@ -64,9 +84,9 @@ class TrainingSchedule:
             self._scheduler.add_job(
                 self.train_all, trigger, args=["cron"], id="cron", **options, **first
             )
-        if self._settings.min_votes:
-            every = IntervalTrigger(seconds=60 * self._settings.check_minutes, timezone=UTC)
-            self._scheduler.add_job(self.train_ready, every, id="votes", **options)
+        every = IntervalTrigger(seconds=60 * self._settings.check_minutes, timezone=UTC)
+        self._scheduler.add_job(self.train_ready, every, id=_MIN_VOTES, **options)
+        await self._thresholds()
         self._scheduler.start()
 
     async def close(self) -> None:
@@ -75,20 +95,20 @@ class TrainingSchedule:
             self._scheduler.shutdown(wait=False)
 
     def next_time(self) -> datetime | None:
-        """Return when the next job is due, or None."""
-        times = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
-        return min(times, default=None)
+        """Return when training may next start, or None; a look nobody asked for does not count."""
+        jobs = [job for job in self._scheduler.get_jobs() if self._counting or job.id != _MIN_VOTES]
+        return min((job.next_run_time for job in jobs if job.next_run_time), default=None)
 
     async def train_ready(self) -> list[str]:
         """Train each scope with enough new signals from enough people; return those started."""
         started = []
-        for scope in await self._database.run(lambda db: db.scopes.list()):
-            name = scope.name
-            votes, people = await self._waiting(name)
-            enough = votes >= self._settings.min_votes and people >= self._settings.min_people
+        for scope, wanted in await self._thresholds():
+            votes, people = await self._waiting(scope.name)
+            enough = 0 < wanted <= votes and people >= self._settings.min_people
             if enough and scope.training_enabled:
-                await self._train(name, f"threshold: {votes} new signals from {people} people")
-                started.append(name)
+                why = f"threshold: {votes} new signals from {people} people"
+                await self._train(scope.name, why)
+                started.append(scope.name)
         return started
 
     async def train_all(self, why: str) -> list[str]:
@@ -110,6 +130,18 @@ class TrainingSchedule:
             log.info("not started: %s", error)
         except ThumbtuneError:
             log.exception("scheduled training of %s failed", scope)  # the next time must still come
+
+    async def _thresholds(self) -> list[tuple[Scope, int]]:
+        """Return each scope with the signals it trains after (0: never), and note if any does."""
+
+        def found(db: Database) -> list[tuple[Scope, int]]:
+            pairs = [(scope, own_votes(db, scope.name)) for scope in db.scopes.list()]
+            usual = self._settings.min_votes
+            return [(scope, usual if own is None else own) for scope, own in pairs]
+
+        thresholds = await self._database.run(found)
+        self._counting = bool(self._settings.min_votes) or any(votes for _, votes in thresholds)
+        return thresholds
 
     async def _waiting(self, scope: str) -> tuple[int, int]:
         """Return how many new signals wait in a scope, and from how many people."""
