@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,13 @@ class Chat:
         return self.finish(self.start(prompt, authors=authors), reply)
 
     def start(
-        self, prompt: tuple[Message, ...] = (), *, authors: list[str], replaces: str | None = None
+        self,
+        prompt: tuple[Message, ...] = (),
+        *,
+        authors: list[str],
+        replaces: str | None = None,
+        kept: bool = True,
+        sources: Sequence[str] = (),
     ) -> Reply:
         """Store a pending reply."""
         return self.db.replies.start(
@@ -48,9 +54,11 @@ class Chat:
             sampling=Sampling(seed=7, stop=("\n",)),
             authors=authors,
             replaces=replaces,
+            kept=kept,
+            sources=sources,
         )
 
-    def finish(self, reply: Reply, text: str) -> Reply:
+    def finish(self, reply: Reply, text: str, *, in_history: bool = True) -> Reply:
         """Finish a pending reply."""
         return self.db.replies.finish(
             reply.id,
@@ -61,6 +69,7 @@ class Chat:
             tokens=2,
             first_token_s=0.1,
             total_s=0.2,
+            in_history=in_history,
         )
 
 

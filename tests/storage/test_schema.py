@@ -79,6 +79,31 @@ def test_each_earlier_schema_is_migrated_after_a_backup(
     copy.close()
 
 
+def test_message_ids_move_into_their_table(path: Path) -> None:
+    """The newest reply has a message that two claimed; old replies are kept ones; trials go."""
+    make_old(path, 3)
+    with sqlite3.connect(path) as old:
+        old.execute("UPDATE replies SET platform_message_ids = '[\"7\", 8]'")
+        old.execute(
+            """INSERT INTO replies(id, conversation_id, scope, prompt, adapter, sampling, origin,
+            platform_message_ids, at) SELECT 'r_2', conversation_id, scope, prompt, adapter,
+            sampling, 'r_2', '["8", "9"]', 'u' FROM replies"""
+        )
+        old.execute(
+            """INSERT INTO trials(id, scope, kind, candidate, reference, created_at, updated_at)
+            VALUES ('t_1', 'console', 'arena', 'a', 'b', 't', 't')"""
+        )
+    old.close()
+    with Database(path) as db:
+        first, second = (
+            [(one.message_id, one.position) for one in db.replies.messages(reply)]
+            for reply in ("r_1", "r_2")
+        )
+        assert (first, second) == ([("7", 0)], [("8", 0), ("9", 1)])
+        assert db.replies.get("r_1").kept and db.trials.list("console") == []
+        assert db.feedback.get("f_1").reviewed_at is None
+
+
 def test_an_encrypted_databases_backup_is_encrypted(path: Path) -> None:
     """The backup before a migration is no way round the key."""
     make_old(path, 1, "secret")
