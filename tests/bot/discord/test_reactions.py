@@ -163,6 +163,16 @@ async def test_votes_cast_while_away_are_found(town: Town) -> None:
     ]
 
 
+async def test_votes_in_direct_messages_are_found_too(env: Env, town: Town) -> None:
+    """A direct channel is read again after a restart like any other."""
+    user = env.create_user("dora")
+    await user.send_dm("hello")
+    message = user.dm_channel.last_message
+    assert message is not None
+    await while_away(town, lambda: thumb(town, message, "👍", user.id, up=True))
+    assert await votes(town) == [(str(user.id), "up")]
+
+
 async def test_a_bots_thumb_while_away_does_not_count(town: Town) -> None:
     """Bots and the bot itself are left out of what is found."""
     robot = town.env.create_user("robot", bot=True)
