@@ -37,6 +37,12 @@ class Shelf:
     likes: dict[str, Likes]
 
     @property
+    def rates(self) -> list[tuple[str, int, int]]:
+        """Return (name, thumbs up, thumbs down) of what was voted on, oldest first."""
+        names = [BASE, *(record.name for record in reversed(self.adapters))]
+        return [(name, *self.likes[name]) for name in names if name in self.likes]
+
+    @property
     def moved(self) -> bool:
         """Say whether anything but the base ever spoke, so that there is a way back."""
         return (self.live, self.previous) != (BASE, BASE)
@@ -87,6 +93,11 @@ async def find(database: AsyncDatabase, scope: str, name: str) -> str:
         versions = ", ".join(f"v{one.version}" for one in known) or "none yet"
         raise NotFound(f"there is no version {name[:80]!r} here; known: {versions}")
     return wanted
+
+
+def reason_of(record: AdapterRecord, data_dir: Path) -> str:
+    """Return why a version is in its state, fit to be shown: without the paths of this machine."""
+    return record.detail.removeprefix("Refused: ").replace(f"{data_dir}/", "")
 
 
 async def run_of(database: AsyncDatabase, record: AdapterRecord) -> Run | None:

@@ -46,8 +46,11 @@ def list_embed(stand: Shelf) -> discord.Embed:
     return discord.Embed(title=words.LIST_TITLE, description="\n".join(lines))
 
 
-def show_embed(record: AdapterRecord, run: Run | None, likes: Likes) -> discord.Embed:
-    """Return one version's page; `run` is None for one that was not trained here."""
+def show_embed(record: AdapterRecord, run: Run | None, likes: Likes, reason: str) -> discord.Embed:
+    """Return one version's page; `run` is None for one that was not trained here.
+
+    `reason` says why it is in its state, where the gate's summary does not say it already.
+    """
     verdict = (run.report or {}).get("verdict") if run else None
     lines = [words.show_state(record.state, _made(record), record.run_id or "")]
     if verdict:
@@ -59,9 +62,9 @@ def show_embed(record: AdapterRecord, run: Run | None, likes: Likes) -> discord.
     embed.add_field(name=words.FIELD_LIKES, value=_likes_line(likes), inline=False)
     if run and run.counts:
         embed.add_field(name=words.FIELD_LEARNT, value=_learnt(run), inline=False)
-    if record.detail and not verdict:
-        reason = excerpt(record.detail, REASON_CHARS)
-        embed.add_field(name=words.FIELD_WHY, value=reason, inline=False)
+    if reason and not (verdict and reason in verdict["summary"]):
+        shown = excerpt(reason, REASON_CHARS)
+        embed.add_field(name=words.FIELD_WHY, value=shown, inline=False)
     return embed
 
 
@@ -70,13 +73,19 @@ def _check_line(check: dict[str, Any]) -> str:
 
 
 def _learnt(run: Run) -> str:
-    """Sum up what a run learnt from; each kind of example is counted by itself there."""
-    sums = {
-        part: sum(int(n) for key, n in run.counts.items() if key.startswith(f"{part}_"))
-        for part in ("train", "held_out", "left_out")
-    }
-    recipe = str(run.counts.get("recipe", run.recipe))
-    return words.learnt_from(recipe, sums["train"], sums["held_out"], sums["left_out"])
+    """Say what a run learnt from, as it was counted when the run began."""
+    counts = run.counts
+    left_out = sum(int(n) for key, n in counts.items() if key.startswith("left_out_"))
+    return words.learnt_from(
+        str(counts.get("recipe", run.recipe)),
+        examples=int(counts.get("train_total", 0)),
+        people=int(counts.get("train_people", 0)),
+        liked=int(counts.get("train_liked", 0)),
+        disliked=int(counts.get("train_disliked", 0)),
+        pairs=int(counts.get("train_pairs", 0)),
+        held_out=int(counts.get("held_out_total", 0)),
+        left_out=left_out,
+    )
 
 
 def compare_embed(figures: tuple[Figures, Figures], standing: Standing | None) -> discord.Embed:

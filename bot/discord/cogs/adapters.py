@@ -16,7 +16,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot import adapters
-from bot.adapters import Likes, Shelf
+from bot.adapters import Shelf
 from bot.arena import ArenaService
 from bot.discord.access import admin
 from bot.discord.answers import in_time, tell
@@ -27,6 +27,7 @@ from bot.discord.versions import compare_embed, list_embed, show_embed, standing
 from bot.discord.wording import adapters as words
 from core.errors import Conflict
 from core.generation import BASE
+from core.records import AdapterRecord
 
 if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
@@ -78,8 +79,8 @@ class AdaptersCog(commands.Cog):
         stand = await self._shelf(interaction)
         record = next(one for one in stand.adapters if one.name == found)
         run = await adapters.run_of(self._bot.world.database, record)
-        embed = show_embed(record, run, stand.likes.get(found, (0, 0)))
-        await _send_with_chart(interaction, embed, stand.likes)
+        embed = show_embed(record, run, stand.likes.get(found, (0, 0)), self._reason(record))
+        await _send_with_chart(interaction, embed, stand.rates)
 
     @adapter.command(name="compare")
     @app_commands.describe(name="One version", other="The version it is compared with")
@@ -92,12 +93,13 @@ class AdaptersCog(commands.Cog):
         await interaction.response.defer(ephemeral=True, thinking=True)
         pair = await self._pair(interaction, name, other)
         if pair is None:
-            await tell(interaction, words.NOTHING_TO_COMPARE)
+            said = words.SAME_TWICE if name or other else words.NOTHING_TO_COMPARE
+            await tell(interaction, said)
             return
         scope = self._scope(interaction)
         figures = await adapters.side_by_side(self._bot.world.database, scope, *pair)
         standing = standing_of(await self._arena.tallies(scope), *pair)
-        rates = {one.name: one.likes for one in reversed(figures)}
+        rates = [(one.name, *one.likes) for one in reversed(figures)]
         await _send_with_chart(interaction, compare_embed(figures, standing), rates)
 
     # -- moving
@@ -115,7 +117,7 @@ class AdaptersCog(commands.Cog):
             return
         record = next((one for one in stand.adapters if one.name == found), None)
         if record is not None and record.state == "refused":
-            reason = excerpt(record.detail, REASON_CHARS) or words.REASON_UNKNOWN
+            reason = excerpt(self._reason(record), REASON_CHARS) or words.REASON_UNKNOWN
             text, press = words.confirm_refused(found, reason), "force"
         else:
             text, press = words.confirm(found, stand.live), "go"
@@ -156,6 +158,9 @@ class AdaptersCog(commands.Cog):
     def _scope(self, interaction: discord.Interaction[Any]) -> str:
         return self._bot.places.scope(interaction.guild_id)
 
+    def _reason(self, record: AdapterRecord) -> str:
+        return adapters.reason_of(record, self._bot.world.settings.data_dir)
+
     async def _shelf(self, interaction: discord.Interaction[Any]) -> Shelf:
         return await adapters.shelf(self._bot.world.database, self._scope(interaction))
 
@@ -179,10 +184,10 @@ class AdaptersCog(commands.Cog):
 
 
 async def _send_with_chart(
-    interaction: discord.Interaction[Any], embed: discord.Embed, likes: dict[str, Likes]
+    interaction: discord.Interaction[Any], embed: discord.Embed, rates: list[tuple[str, int, int]]
 ) -> None:
-    rates = [(words.version(name), up, down) for name, (up, down) in likes.items()]
-    png = await asyncio.to_thread(likes_chart, rates)
+    shown = [(words.version(name), up, down) for name, up, down in rates]
+    png = await asyncio.to_thread(likes_chart, shown)
     embed.set_image(url="attachment://likes.png")
     file = discord.File(io.BytesIO(png), "likes.png")
     await interaction.edit_original_response(embed=embed, attachments=[file])

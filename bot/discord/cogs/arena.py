@@ -102,11 +102,13 @@ class ArenaCog(commands.Cog):
             ask = await self._ask(interaction, prompt, message_id=shown.id)
             opened = await self._arena.open_match(ask, rng=self._random)
         except ThumbtuneError as error:
-            await interaction.edit_original_response(content=_apology(error))
+            with contextlib.suppress(discord.NotFound):
+                await interaction.edit_original_response(content=_apology(error))
             return
-        await interaction.edit_original_response(
-            content=asked_head(prompt), embeds=_embeds(opened), view=_buttons(opened.id)
-        )
+        with contextlib.suppress(discord.NotFound):  # deleted meanwhile, and the replies with it
+            await interaction.edit_original_response(
+                content=asked_head(prompt), embeds=_embeds(opened), view=_buttons(opened.id)
+            )
 
     async def offer(
         self, *, ask: Ask, channel: discord.abc.Messageable, answer_to: discord.Message

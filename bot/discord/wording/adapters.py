@@ -20,6 +20,8 @@ LIST_EMPTY = (
 )
 COMPARE_TITLE = "Two versions side by side"
 NOTHING_TO_COMPARE = "There is only one version here, so there is nothing to compare yet."
+SAME_TWICE = "Those are one and the same version. Name two, or none to see the newest two."
+"""Told to the admin who used /adapter compare."""
 ALREADY_SPEAKS = "That version speaks here already, so there is nothing to change."
 """Told to the admin who wants to promote the version that speaks."""
 NOTHING_BEFORE = "Nothing but the base model ever spoke here, so there is no way back to go."
@@ -112,11 +114,23 @@ def check_line(figure: str, value: str, bound: str, *, passed: bool) -> str:
     return f"{'✅' if passed else '❌'} {figure}: **{value}** ({bound})"
 
 
-def learnt_from(recipe: str, examples: int, held_out: int, left_out: int) -> str:
+def learnt_from(
+    recipe: str,
+    *,
+    examples: int,
+    people: int,
+    liked: int,
+    disliked: int,
+    pairs: int,
+    held_out: int,
+    left_out: int,
+) -> str:
     """Say in /adapter show what a version was made from."""
     return (
-        f"{examples} examples by the recipe {recipe}; {held_out} were kept aside for the check, "
-        f"{left_out} were left out"
+        f"{examples} examples by {people} {'person' if people == 1 else 'people'}: {liked} liked, "
+        f"{disliked} disliked, {pairs} better-than pairs, the rest written by people. "
+        f"{held_out} more were kept aside for the check, {left_out} were left out. "
+        f"Recipe: {recipe}."
     )
 
 
