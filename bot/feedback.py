@@ -151,7 +151,7 @@ class FeedbackService:
         Raises InvalidInput if empty or unchanged, NotKept, and NeedsConsent; then nothing is
         stored.
         """
-        clean = text.replace("\x00", "").strip()
+        clean = _plain(text)
         if not clean:
             raise InvalidInput("the correction is empty; write the reply as it should have been")
         if len(clean) > MAX_CORRECTION_CHARS:
@@ -162,7 +162,7 @@ class FeedbackService:
         def corrected(db: Database) -> Feedback:
             reply = _done(db, reply_id)
             _require_keepable(db, reply, person_id)
-            if clean == reply.text.strip():
+            if clean in {_plain(reply.text), _plain(reply.text[:MAX_CORRECTION_CHARS])}:
                 raise InvalidInput("the correction is the same as the reply; change it, or vote 👍")
             return db.feedback.correct(reply_id, person_id, clean)
 
@@ -216,6 +216,11 @@ def _require_keepable(db: Database, reply: Reply, person_id: str) -> None:
             f"person {person_id!r} has not opted in, so their words cannot be stored; opt in, then "
             "correct the reply again"
         )
+
+
+def _plain(text: str) -> str:
+    """Return a text as forms give it back: one kind of line end, no NUL, nothing around it."""
+    return text.replace("\x00", "").replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def _clean(reasons: Sequence[str]) -> tuple[str, ...]:
