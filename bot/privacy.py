@@ -8,6 +8,7 @@ without them. Whatever keeps words in memory is handed in as `memories`; the com
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from core.errors import Conflict
 from core.records import ACTIVE_RUN_STATES, Consent, Person, Run
 from storage.aio import AsyncDatabase
 from storage.database import Database
@@ -124,7 +126,7 @@ def _learning_from(person_id: str) -> Callable[[Database], list[Run]]:
     """Return what finds the unfinished runs that hold, or may just be copying, a person's words."""
 
     def found(db: Database) -> list[Run]:
-        theirs = {row["id"] for row in db.people.export(person_id)["runs"]}
+        theirs = {run.id for run in db.runs.of_person(person_id)}
         runs = db.runs.unfinished()
         return [run for run in runs if run.id in theirs or run.state == "snapshot"]
 
@@ -143,7 +145,8 @@ async def _stop_runs(
 
 
 async def _cancel(database: AsyncDatabase, run_id: str, actor: str) -> None:
-    await database.run(lambda db: db.runs.request_cancel(run_id, actor))
+    with contextlib.suppress(Conflict):  # it has ended meanwhile
+        await database.run(lambda db: db.runs.request_cancel(run_id, actor))
 
 
 async def _flagged(database: AsyncDatabase, person_id: str) -> list[str]:
