@@ -36,6 +36,12 @@ def cron_trigger(cron: str) -> CronTrigger:
         raise ConfigError([f"schedule.cron: {cron!r} is not a cron expression: {error}"]) from None
 
 
+def next_cron(cron: str, now: datetime) -> datetime | None:
+    """Return when a cron expression is due next; None for the empty one."""
+    due: datetime | None = cron_trigger(cron).get_next_fire_time(None, now) if cron else None
+    return due
+
+
 def own_votes(db: Database, scope: str) -> int | None:
     """Return after how many new signals a scope wants to train; None: it never said."""
     votes = db.places.get(f"scope/{scope}").get(_MIN_VOTES)

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import pytest_asyncio
 
-from bot.schedule import TrainingSchedule, cron_trigger
+from bot.schedule import TrainingSchedule, cron_trigger, set_own_votes
 from bot.world import make_learning, open_database
-from core.errors import ConfigError
+from core.errors import ConfigError, InvalidInput
 from core.settings import ScheduleSettings, Settings
 from storage.aio import AsyncDatabase
 from tests.bot.test_learning import SCOPE, add_votes, tiny_base
@@ -86,3 +86,44 @@ def test_a_wrong_cron_expression_is_a_configuration_error() -> None:
     """Five fields that mean nothing are named."""
     with pytest.raises(ConfigError, match=r"schedule\.cron: '61 \* \* \* \*'"):
         cron_trigger("61 * * * *")
+
+
+async def test_a_scopes_own_number_goes_before_the_settings(
+    database: AsyncDatabase, settings: Settings
+) -> None:
+    """A scope that asked for less trains, though the settings alone would start nothing."""
+    await database.run(lambda db: add_votes(db, count=12))
+    timed = schedule(database, settings, min_votes=0, min_people=3)
+    assert await timed.train_ready() == []
+    await database.run(lambda db: set_own_votes(db, SCOPE, 12, actor="test"))
+    assert await timed.train_ready() == [SCOPE]
+
+
+async def test_a_scope_can_switch_its_number_off(
+    database: AsyncDatabase, settings: Settings
+) -> None:
+    """0 keeps a scope from training by itself, whatever the settings say."""
+    await database.run(lambda db: add_votes(db, count=12))
+    await database.run(lambda db: set_own_votes(db, SCOPE, 0, actor="test"))
+    assert await schedule(database, settings, min_votes=1, min_people=1).train_ready() == []
+
+
+async def test_a_number_set_while_it_runs_makes_the_schedule_active(
+    database: AsyncDatabase, settings: Settings
+) -> None:
+    """The votes are looked at even before anybody asked, but only then does that count."""
+    await database.run(lambda db: db.scopes.ensure(SCOPE))
+    timed = schedule(database, settings)
+    await timed.start()
+    assert (timed.active, timed.next_time()) == (False, None)
+    await database.run(lambda db: set_own_votes(db, SCOPE, 5, actor="test"))
+    await timed.train_ready()
+    assert timed.active
+    assert timed.next_time() is not None
+    await timed.close()
+
+
+async def test_a_number_out_of_range_is_refused(database: AsyncDatabase) -> None:
+    """Fewer than no votes is no number of votes."""
+    with pytest.raises(InvalidInput, match="votes -1: expected 0"):
+        await database.run(lambda db: set_own_votes(db, SCOPE, -1, actor="test"))

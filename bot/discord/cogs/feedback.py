@@ -78,7 +78,10 @@ class EditForm(ui.Modal):
         super().__init__(title=words.EDIT_TITLE, timeout=None)
         self._feedback_id = feedback_id
         self.text: ui.TextInput[Any] = ui.TextInput(
-            style=discord.TextStyle.paragraph, default=text, max_length=MAX_CORRECTION_CHARS
+            style=discord.TextStyle.paragraph,
+            default=text,
+            max_length=MAX_CORRECTION_CHARS,
+            custom_id="text",
         )
         self.add_item(ui.Label(text=words.EDIT_LABEL, component=self.text))
 

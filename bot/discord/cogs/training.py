@@ -23,7 +23,7 @@ from bot.discord.run_cancel import CancelButton, cancel_run, require_owner
 from bot.discord.run_panel import RunPanel, shown_answer, shown_message
 from bot.discord.run_sheet import history_embed, plan_embed, status_embed
 from bot.discord.wording import training as words
-from bot.schedule import MAX_VOTES, cron_trigger, own_votes, set_own_votes
+from bot.schedule import MAX_VOTES, next_cron, own_votes, set_own_votes
 from core.errors import NotEnoughData, RunInProgress, ThumbtuneError
 from core.records import ACTIVE_RUN_STATES, Run
 from storage.database import Database
@@ -97,7 +97,7 @@ class TrainingCog(commands.Cog):
             self._bot,
             scope,
             shown_answer(interaction, message, clock()),
-            channel=_channel(interaction),
+            channel=self._bot.get_partial_messageable(message.channel.id),
             clock=clock,
         )
         await panel.refresh()
@@ -112,12 +112,10 @@ class TrainingCog(commands.Cog):
         try:
             plan = await self._bot.world.learning.plan(scope, recipe)
         except NotEnoughData as error:
-            await tell(interaction, self._too_little(str(error), interaction))
+            said = words.too_little(str(error)) if self._permitted else words.NO_PERMISSION
+            await tell(interaction, said)
             return
         await tell(interaction, "", embed=plan_embed(plan, chosen=recipe == "auto"))
-
-    def _too_little(self, reason: str, interaction: discord.Interaction[Any]) -> str:
-        return words.too_little(reason) if self._permitted else words.NO_PERMISSION
 
     @property
     def _permitted(self) -> bool:
@@ -151,25 +149,27 @@ class TrainingCog(commands.Cog):
 
     async def _drive(self, panel: RunPanel, work: Coroutine[Any, Any, Any], scope: str) -> None:
         """Take a run to its end beside its message, then show how it ended."""
+        before = await self._last(scope)
         showing = asyncio.create_task(panel.keep())
-        run: Run | None = None
+        run, said = None, words.BROKEN
         try:
             run = (await work).run
         except RunInProgress:
-            await panel.say(words.RUNNING_ALREADY)
-        except ThumbtuneError as error:
-            run = await self._ended(scope)
-            log.info("a run of %s failed: %s", scope, error)
-        except OSError:
-            run = await self._ended(scope)
-            log.exception("a run of %s failed", scope)
+            said = words.RUNNING_ALREADY
+        except (ThumbtuneError, OSError) as error:
+            log.warning("a run of %s failed: %s", scope, error)
+            run = await self._last(scope)
+            if run and before and run.id == before.id and before.state != "interrupted":
+                run = None  # it failed before there was one
         finally:
             panel.stop()
             await asyncio.gather(showing, return_exceptions=True)
-        if run is not None:
+        if run is None:
+            await panel.say(said)
+        else:
             await panel.end(run)
 
-    async def _ended(self, scope: str) -> Run | None:
+    async def _last(self, scope: str) -> Run | None:
         runs = await self._bot.world.database.run(lambda db: db.runs.list(scope, 1))
         return runs[0] if runs else None
 
@@ -244,12 +244,8 @@ class TrainingCog(commands.Cog):
         """Say when training starts without anybody asking."""
         settings = self._bot.world.settings.schedule
         own = await self._bot.world.database.run(lambda db: own_votes(db, scope))
-        due = (
-            cron_trigger(settings.cron).get_next_fire_time(None, datetime.now(UTC))
-            if settings.cron
-            else None
-        )
         votes = settings.min_votes if own is None else own
+        due = next_cron(settings.cron, datetime.now(UTC))
         at = int(due.timestamp()) if due else 0
         return words.by_itself(votes, settings.min_people, cron_at=at)
 
@@ -296,14 +292,6 @@ class TrainingCog(commands.Cog):
             lambda db: set_own_votes(db, scope, votes, actor=person.id)
         )
         return words.schedule_set(votes, self._bot.world.settings.schedule.min_people)
-
-
-def _channel(interaction: discord.Interaction[Any]) -> discord.abc.Messageable:
-    channel = interaction.channel
-    if isinstance(channel, discord.abc.Messageable):
-        return channel
-    bot: ThumbtuneBot = interaction.client
-    return bot.get_partial_messageable(interaction.channel_id or 0)
 
 
 def _shown_runs(db: Database) -> list[tuple[Run, int, int]]:
