@@ -216,6 +216,7 @@ class ChatService:
             deadline_s=self._settings.serving.deadline_s,
         )
         try:
+            await self._registry.ensure_resident(adapter)
             stream = self._engine.generate(request)
         except ThumbtuneError as error:
             reason = str(error)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import AdapterRefused, ThumbtuneError
+from core.errors import AdapterRefused, AdaptersFull, ThumbtuneError
 from core.generation import BASE, Engine
 from core.records import Scope
 from storage.aio import AsyncDatabase
@@ -42,7 +42,7 @@ class AdapterRegistry:
         self._engine = engine
         self._data_dir = data_dir
         self._speaking: dict[str, str] = {}
-        self._resident: set[str] = set()
+        self._loaded: set[str] = set()
         self._listeners: list[Callable[[Swap], None]] = []
         self._lock = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
@@ -72,7 +72,9 @@ class AdapterRegistry:
         """Return the adapter for a new reply in `scope`; it is resident."""
         if scope not in self._speaking:
             await self._follow(await self._database.run(lambda db: db.scopes.ensure(scope)))
-        return self._speaking[scope]
+        name = self._speaking[scope]
+        await self.ensure_resident(name)
+        return name
 
     # -- following the pointers
 
@@ -85,12 +87,12 @@ class AdapterRegistry:
         """Make a published adapter resident without letting it speak. Raises AdapterRefused or
         NotFound.
         """
-        if name == BASE or name in self._resident:
-            return
+        if name == BASE or name in self._engine.stats().adapters:
+            return  # the engine is asked: with more scopes than room it lets the oldest go
         record = await self._database.run(lambda db: db.adapters.get(name))
         await self._engine.load(name, self._data_dir / record.directory)
         await self._engine.warm(name)
-        self._resident.add(name)
+        self._loaded.add(name)
 
     async def _watch(self) -> None:
         seen = await self._database.run(lambda db: db.change_counter())
@@ -114,6 +116,8 @@ class AdapterRegistry:
                 return
             try:
                 await self.ensure_resident(new)
+            except AdaptersFull as full:
+                log.info("%s; its first reply loads it", full)  # the adapter itself is sound
             except ThumbtuneError as error:
                 await self._take_back(scope, old, str(error))
                 return
@@ -145,8 +149,8 @@ class AdapterRegistry:
         wanted = set(self._speaking.values()) | {changed.live, changed.previous, changed.canary}
         for scope in scopes:
             wanted |= {scope.live, scope.previous, scope.canary}
-        for name in sorted(self._resident - {name for name in wanted if name}):
-            self._resident.discard(name)
+        for name in sorted(self._loaded - {name for name in wanted if name}):
+            self._loaded.discard(name)
             asyncio.get_running_loop().create_task(self._engine.unload(name), name=f"unload-{name}")
 
     def _announce(self, swap: Swap) -> None:

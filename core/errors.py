@@ -68,6 +68,17 @@ class EngineBusy(ThumbtuneError):
         )
 
 
+class AdaptersFull(EngineBusy):
+    """Every place for an adapter is held by one that is pinned or writing a reply."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(limit, limit)
+        self.args = (
+            f"adapter {name}: all {limit} places (serving.max_adapters) hold adapters that are "
+            "pinned or writing a reply; try again in a moment, or raise serving.max_adapters",
+        )
+
+
 class EngineStopped(ThumbtuneError, RuntimeError):
     """The engine is closed, or its model thread failed; the message holds the cause."""
 

@@ -121,7 +121,7 @@ class Engine(Protocol):
 
     async def load(self, name: str, directory: Path) -> None:
         """Validate and make an adapter resident. Idempotent for the same content; AdapterRefused
-        else.
+        else. Raises AdaptersFull while every place is in use.
         """
         ...
 

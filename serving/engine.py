@@ -175,7 +175,7 @@ class LocalEngine:
 
         Reading and checking happen in a worker thread, so no reply waits for it. Idempotent for the
         same content. If all places are taken, the adapter used least recently that is neither
-        pinned nor writing makes room. Raises AdapterRefused.
+        pinned nor writing makes room. Raises AdapterRefused or AdaptersFull.
         """
         worker = self._running()
         async with self._loading:

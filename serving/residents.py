@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from core.errors import AdapterRefused, UnknownAdapter
+from core.errors import AdapterRefused, AdaptersFull, UnknownAdapter
 from serving.lora import LoadedAdapter
 
 
@@ -56,7 +56,7 @@ class Residents:
     def add(self, adapter: LoadedAdapter) -> list[LoadedAdapter]:
         """Make an adapter resident; return those that had to make room.
 
-        Raises AdapterRefused if the name holds other content or nobody can make room.
+        Raises AdapterRefused if the name holds other content, AdaptersFull if nobody can make room.
         """
         old = self._by_name.get(adapter.name)
         if old is not None:
@@ -106,10 +106,7 @@ class Residents:
             if not r.users and not r.leaving and n not in self.pinned
         ]
         if not idle:
-            raise AdapterRefused(
-                f"adapter {name}: all {self._limit} places (serving.max_adapters) hold adapters "
-                "that are pinned or writing a reply; unload one first"
-            )
+            raise AdaptersFull(name, self._limit)
         oldest = min(idle, key=lambda resident: resident.last_use)
         del self._by_name[oldest.adapter.name]
         return [oldest.adapter]

@@ -18,6 +18,8 @@ from discord import ui
 from bot.discord.pace import channel_key, webhook_key
 
 log = logging.getLogger(__name__)
+PASSING = (discord.DiscordServerError, aiohttp.ClientError, OSError)
+"""What Discord or the network fails with for a while."""
 RETRY_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses before the last words of a reply are tried again: a reply must not end half-shown."""
 
@@ -78,7 +80,7 @@ class Sheet:
             try:
                 await self.put(pages, view)
                 break
-            except (discord.DiscordServerError, aiohttp.ClientError, OSError) as error:
+            except PASSING as error:
                 if pause is None:
                     raise
                 log.warning("the end of a reply could not be shown, trying again: %s", error)

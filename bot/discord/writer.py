@@ -16,7 +16,7 @@ import discord
 
 from bot.chat import ReplyInProgress
 from bot.discord.controls import reply_view, retry_view, stop_view
-from bot.discord.sheet import Sheet
+from bot.discord.sheet import PASSING, Sheet
 from bot.discord.text import pages, safe
 from bot.discord.wording import chat as words
 from core.errors import NotFound, ThumbtuneError
@@ -152,7 +152,7 @@ class ReplyWriter:
         """Show text in between; if Discord fails, the next edit carries it."""
         try:
             added = await self._sheet.put(shown, view)
-        except discord.DiscordServerError as error:
+        except PASSING as error:
             log.info("an edit failed, the next one carries the text: %s", error)
             return
         self._begun.set()

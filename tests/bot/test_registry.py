@@ -10,20 +10,21 @@ import pytest
 
 from bot.adapters import promote, roll_back
 from bot.registry import Swap
-from bot.world import World
+from bot.world import World, open_world
 from core.errors import AdapterRefused, Conflict
 from core.manifest import WEIGHTS, read_manifest
 from core.records import AdapterRecord, Person
+from core.settings import Settings
 from storage.database import Database
 from tests.tiny import publish_tiny_adapter
 
 SCOPE = "console"
 
 
-async def publish(world: World, version: int, seed: int) -> str:
+async def publish(world: World, version: int, seed: int, scope: str = SCOPE) -> str:
     """Publish a random adapter as candidate; return its name."""
-    name = f"{SCOPE}@v{version}"
-    home = Path("adapters") / SCOPE / f"v{version}"
+    name = f"{scope}@v{version}"
+    home = Path("adapters") / scope / f"v{version}"
     target = world.settings.data_dir / home
     target.parent.mkdir(parents=True, exist_ok=True)
     publish_tiny_adapter(
@@ -31,7 +32,7 @@ async def publish(world: World, version: int, seed: int) -> str:
     )
     record = AdapterRecord(
         name=name,
-        scope=SCOPE,
+        scope=scope,
         version=version,
         base_sha256=world.base.sha256,
         run_id=None,
@@ -45,9 +46,9 @@ async def publish(world: World, version: int, seed: int) -> str:
     return name
 
 
-async def spoken_by(world: World, person: Person) -> str:
+async def spoken_by(world: World, person: Person, scope: str = SCOPE) -> str:
     """Say which adapter answers now."""
-    conversation = await world.chat.open(SCOPE, person)
+    conversation = await world.chat.open(scope, person)
     return (await (await world.chat.say(conversation, person.id, "Hi")).finished()).adapter
 
 
@@ -124,3 +125,18 @@ async def test_nothing_to_roll_back_says_so(world: World) -> None:
     await world.registry.speaking(SCOPE)
     with pytest.raises(Conflict, match="nothing to roll back"):
         await roll_back(world.database, world.settings.data_dir, SCOPE, actor="test")
+
+
+async def test_more_scopes_than_places_all_speak_with_their_own(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Two places and four servers: each is answered by its own adapter, round and round."""
+    few = settings.serving.model_copy(update={"max_adapters": 2})
+    scopes = [f"server-{number}" for number in range(4)]
+    async with open_world(settings.model_copy(update={"serving": few}), lambda _: None) as world:
+        ada = await world.database.run(lambda db: db.people.ensure("console", "ada"))
+        names = [await publish(world, 1, seed=seed, scope=one) for seed, one in enumerate(scopes)]
+        for name in names:
+            await promote(world.database, settings.data_dir, name, actor="test")
+        for _ in range(2):
+            assert [await spoken_by(world, ada, one) for one in scopes] == names

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from core.basemodel import BaseModel
-from core.errors import AdapterRefused, EngineBusy, EngineStopped, InvalidInput, UnknownAdapter
+from core.errors import (
+    AdapterRefused,
+    AdaptersFull,
+    EngineBusy,
+    EngineStopped,
+    InvalidInput,
+    UnknownAdapter,
+)
 from core.generation import BASE, GenerationRequest, GenerationResult, Message, Sampling
 from core.settings import ServingSettings
 from serving.engine import LocalEngine
@@ -266,7 +273,7 @@ async def test_least_recently_used_makes_room(
     await engine.load(NAMES[2], adapters[NAMES[2]])
     assert engine.stats().adapters == (NAMES[0], NAMES[2])
     engine.pin(NAMES)
-    with pytest.raises(AdapterRefused, match="max_adapters"):
+    with pytest.raises(AdaptersFull, match="max_adapters"):
         await engine.load(NAMES[1], adapters[NAMES[1]])
     got = await answer(engine, greedy("hi", NAMES[2]))
     assert got.token_ids == reference.tokens("hi", NAMES[2])

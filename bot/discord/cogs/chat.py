@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -20,16 +21,18 @@ from discord.ext import commands
 from bot.discord.answers import tell
 from bot.discord.attention import is_addressed
 from bot.discord.context import build_for_command, spoken
-from bot.discord.controls import BUTTONS
+from bot.discord.controls import BUTTONS, retry_view
 from bot.discord.desk import asked_head
 from bot.discord.places import spot_of
 from bot.discord.questions import Question
 from bot.discord.sheet import answer_sheet, command_sheet
 from bot.discord.wording import chat as words
+from core.errors import ThumbtuneError
 
 if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
 
+log = logging.getLogger(__name__)
 SEEN = 5000
 """Ids of answered messages kept, so that a replayed event is answered once."""
 SPOKEN = (discord.MessageType.default, discord.MessageType.reply)
@@ -87,6 +90,13 @@ class ChatCog(commands.Cog):
         if fault:
             await self._say(message, fault)
             return
+        try:
+            await self._reply(message)
+        except ThumbtuneError as error:
+            log.warning("message %s could not be answered: %s", message.id, error)
+            await self._say(message, words.ENGINE_FAILED, retry_view(f"m{message.id}"))
+
+    async def _reply(self, message: discord.Message) -> None:
         desk = self._bot.desk
         async with typing_in(message.channel) as begun:
             question = await desk.question(message)
@@ -108,9 +118,12 @@ class ChatCog(commands.Cog):
             ask=question.ask, channel=message.channel, answer_to=message
         )
 
-    async def _say(self, message: discord.Message, text: str) -> None:
+    async def _say(
+        self, message: discord.Message, text: str, view: discord.ui.View | None = None
+    ) -> None:
+        more: dict[str, Any] = {"view": view} if view else {}
         reference = message.to_reference(fail_if_not_exists=False)
-        await message.channel.send(text, reference=reference, mention_author=False)
+        await message.channel.send(text, reference=reference, mention_author=False, **more)
 
     # -- commands
 

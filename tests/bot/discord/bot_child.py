@@ -1,7 +1,8 @@
 """The bot in a process of its own, on a scripted engine, against a double: for the load test.
 
-Usage: `python -m tests.bot.discord.bot_child DATA_DIR API_URL GATEWAY_URL`. Prints a JSON line when
-it is ready, and after a line on standard input leaves and prints what it measured of itself.
+Usage: `python -m tests.bot.discord.bot_child DATA_DIR API_URL GATEWAY_URL WORDS`. Prints a JSON
+line when it is ready, and after a line on standard input leaves and prints what it measured of
+itself.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Pulse:
         }
 
 
-async def main(data_dir: Path, api_url: str, gateway_url: str) -> None:
+async def main(data_dir: Path, api_url: str, gateway_url: str, words: int) -> None:
     """Run until told to stop."""
     settings = Settings(
         data_dir=data_dir,
@@ -71,7 +72,7 @@ async def main(data_dir: Path, api_url: str, gateway_url: str) -> None:
         discord_token=SecretStr(TOKEN),
     )
     pulse = Pulse()
-    engine = ScriptedEngine(words=25, pace_s=0.04)
+    engine = ScriptedEngine(words=words, pace_s=0.04)
     async with scripted_world(settings, engine) as world, discord_face(world, print) as bot:
         print(json.dumps({"ready": True}), flush=True)
         beating = asyncio.create_task(pulse.beat(bot))
@@ -82,4 +83,4 @@ async def main(data_dir: Path, api_url: str, gateway_url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))

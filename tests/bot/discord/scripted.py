@@ -15,16 +15,17 @@ from pathlib import Path
 from bot.chat import ChatService
 from bot.feedback import FeedbackService
 from bot.registry import AdapterRegistry
-from bot.world import World, make_learning, open_database
+from bot.world import INTERRUPTED, World, make_learning, open_database
 from core.basemodel import BaseModel
 from core.errors import EngineBusy, EngineStopped
 from core.generation import EngineStats, GenerationRequest, GenerationResult
 from core.settings import Settings
 
-WORDS = (
+TEXT = (
     "every answer here is made of the same plain words in the same plain order so that a test can "
     "say exactly what must be on the page"
-).split()
+)
+WORDS = TEXT.split()
 
 
 class ScriptedStream:
@@ -130,6 +131,7 @@ async def scripted_world(settings: Settings, engine: ScriptedEngine) -> AsyncIte
     base = BaseModel(name="scripted", path=settings.data_dir, sha256="0" * 64)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
+        await database.run(lambda db: db.replies.fail_pending(INTERRUPTED))
         registry = AdapterRegistry(database, engine, settings.data_dir)
         chat = ChatService(database, engine, registry, settings)
         stack.push_async_callback(chat.close)

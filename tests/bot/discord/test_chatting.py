@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import simcord
 from simcord.env import Env
 
 from bot.discord.wording import chat as words
@@ -208,7 +207,7 @@ def last_prompt(town: Town) -> list:
 
 def button_ids(message: object) -> list[str]:
     """Return what the buttons under a message do."""
-    rows = [row for row in message.components]  # type: ignore[attr-defined]
+    rows = message.components  # type: ignore[attr-defined]
     return [item.custom_id.split(":")[1] for row in rows for item in row.children]
 
 

@@ -54,6 +54,7 @@ async def test_a_crowd_is_answered_and_every_vote_is_stored_once(tmp_path: Path)
             str(tmp_path),
             double.api_url,
             double.gateway_url,
+            "25",
             stdin=PIPE,
             stdout=PIPE,
         )

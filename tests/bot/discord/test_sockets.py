@@ -7,13 +7,13 @@ wants. Discord is the double.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice, pairwise
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
@@ -164,12 +164,11 @@ async def test_edits_are_spread_over_the_time_discord_gives(place: Place) -> Non
     assert max(gaps) < 2.5
 
 
-@pytest.mark.parametrize("status", [500, 502])
-async def test_failing_edits_are_made_good_by_the_last(place: Place, status: int) -> None:
+async def test_failing_edits_are_made_good_by_the_last(place: Place) -> None:
     """Discord fails eight times in a row while a reply is written; in the end it is all there."""
     await place.ask()
     await until(lambda: bool(place.answers()))
-    place.double.fail_next("PATCH", EDIT, status=status, times=8)
+    place.double.fail_next("PATCH", EDIT, status=502, times=8)
     await until(lambda: whole(place.answers()) == 1, 60)
     assert place.answers()[0].content == text_of(40)
 
@@ -237,29 +236,44 @@ async def test_a_long_reply_goes_over_several_messages(place: Place) -> None:
     assert [row["message_id"] for row in shown] == [str(answer.id) for answer in answers]
 
 
-async def test_a_restart_in_mid_reply_is_mended(double: Double, tmp_path: Path) -> None:
-    """A bot that was killed while it wrote finds its half reply again and offers another try."""
+async def test_a_killed_bot_mends_its_half_reply(double: Double, tmp_path: Path) -> None:
+    """After `kill -9` in mid-reply the next start says so under it, and another try is whole."""
     ada = await double.user("ada")
     channel = await double.text_channel(await double.guild("Town", members=[ada]), "square")
-    engine = ScriptedEngine(words=10_000, pace_s=0.02)
-    dying = connected(double, tmp_path, engine, channel, ada)
-    place = await dying.__aenter__()
-    await place.ask()
-    await until(lambda: bool(place.answers()))
-    await until_rows(place, "SELECT count(*) AS n FROM reply_messages", [{"n": 1}])
-    await place.bot.close()  # as a killed process: nothing is said, nothing is tidied
-    place.bot.desk._running.clear()
-    await place.world.database.run(lambda db: db.replies.fail_pending("the bot stopped"))
-    fresh = ScriptedEngine(words=40, pace_s=0.01)
-    async with connected(double, tmp_path, fresh, channel, ada) as again:
-        await until(lambda: words.RESTARTED in again.answers()[0].content, 30)
-        (answer,) = again.answers()
+    child = await start_child(double, tmp_path, words=10_000)
+    await double.say(ada, channel, "Tell me", mention_bot=True)
+    await until(lambda: len(double.messages(channel)) == 2)
+    await until(lambda: len(double.history_of(double.messages(channel)[1])) > 2)
+    child.kill()
+    await child.wait()
+    engine = ScriptedEngine(words=40, pace_s=0.01)
+    async with connected(double, tmp_path, engine, channel, ada) as place:
+        await until(lambda: words.RESTARTED in place.answers()[0].content, 30)
+        (answer,) = place.answers()
         press = await double.press(ada, answer, button(answer, "retry"))
         await press.until_acknowledged()
-        await until(lambda: whole(again.answers()) == 1, 30)
-        assert again.answers()[0].content == text_of(40)
-    engine.words = 0
-    await dying.__aexit__(None, None, None)
+        await until(lambda: whole(place.answers()) == 1, 30)
+        assert place.answers()[0].content == text_of(40)
+        states = await place.rows("SELECT state FROM replies ORDER BY at")
+    assert [row["state"] for row in states] == ["failed", "done"]
+
+
+async def start_child(double: Double, data_dir: Path, *, words: int) -> asyncio.subprocess.Process:
+    """Run the bot in a process of its own; return once it is ready."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.bot.discord.bot_child",
+        str(data_dir),
+        double.api_url,
+        double.gateway_url,
+        str(words),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    await child.stdout.readline()
+    return child
 
 
 def text_of(count: int) -> str:
