@@ -55,12 +55,13 @@ def up(
                     output.say(_discord_status(bot))
                 await Terminal(world, output.console).run()
                 return
+            stop = _stop_signal()
             status = _status(world, schedule.next_time() if schedule.active else None)
             output.say(f"serving: {status}; stop with Ctrl-C")
             if bot:
                 output.say(_discord_status(bot))
             output.result({"status": "serving", "pid": os.getpid(), "base": world.base.name})
-            await _until_signalled()
+            await stop.wait()
             output.say("stopping")
 
     run(main)
@@ -128,9 +129,10 @@ def _status(world: World, due: datetime | None) -> str:
     return f"{world.base.name}, adapters resident: {adapters}, next training look: {when}"
 
 
-async def _until_signalled() -> None:
+def _stop_signal() -> asyncio.Event:
+    """Return what is set once the process is told to stop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    await stop.wait()
+    return stop

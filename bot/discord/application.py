@@ -64,13 +64,15 @@ def invite_link(application_id: int) -> str:
 
 
 def use_endpoints(settings: DiscordSettings) -> None:
-    """Let discord.py speak to the API and gateway that the settings name. Idempotent.
+    """Let discord.py speak to the API and gateway that the settings name, and say nothing of the
+    voice packages that a bot without a voice has no use for. Idempotent.
 
     The library takes them for the whole process. A session is resumed where the gateway's READY
     says (`resume_gateway_url`), so another gateway must name itself there.
     """
     Route.BASE = settings.api_url.rstrip("/")
     DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(settings.gateway_url)
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
 
 
 async def look(settings: Settings) -> Application:
@@ -82,7 +84,7 @@ async def look(settings: Settings) -> Application:
     if settings.discord_token is None:
         raise ConfigError([NO_TOKEN])
     use_endpoints(settings.discord)
-    client = discord.Client(intents=discord.Intents.none())
+    client = discord.Client(intents=discord.Intents(guilds=True))  # none would be warned of
     try:
         await client.login(settings.discord_token.get_secret_value())
         return _application(client)

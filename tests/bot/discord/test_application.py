@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -20,7 +24,8 @@ from core.errors import ConfigError, ThumbtuneError
 from core.settings import Settings
 from tests.bot.discord.conftest import discord_settings
 from tests.bot.discord.scripted import ScriptedEngine, scripted_world
-from tests.discord_double import TOKEN, Double
+from tests.bot.test_cli import ROOT, Shell
+from tests.discord_double import TOKEN, Double, Remote, double_in_thread
 
 CONTENT, MEMBERS = 1 << 19, 1 << 15
 
@@ -166,6 +171,63 @@ async def test_a_gateway_that_lets_nobody_in_is_one_sentence(
     closed = found.discord.model_copy(update={"gateway_url": "ws://127.0.0.1:9/"})
     settings = found.model_copy(update={"discord": closed})
     async with scripted_world(settings, ScriptedEngine()) as world:
-        with pytest.raises(ThumbtuneError, match=r"gateway ws://127\.0\.0\.1:9/ did not let the bot"):
+        with pytest.raises(ThumbtuneError, match=r"gateway ws://127\.0\.0\.1:9/ did not let"):
             await discord_face(world, quiet).__aenter__()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("discord")]
+
+
+@pytest.fixture
+def remote() -> Iterator[Remote]:
+    """Discord on loopback in a thread of its own, for other processes."""
+    with double_in_thread(flags=CONTENT) as running:
+        yield running
+
+
+@pytest.fixture
+def shell(tmp_path: Path, tiny_model: Path, remote: Remote) -> Shell:
+    """A shell in an empty world whose settings lead to the double."""
+    made = Shell(tmp_path, tiny_model)
+    endpoints = f'[discord]\napi_url = "{remote.api_url}"\ngateway_url = "{remote.gateway_url}"'
+    made.config.write_text(f"{made.config.read_text()}\n{endpoints}\n", encoding="utf-8")
+    return made
+
+
+def test_the_doctor_says_what_was_granted_and_how_to_invite(shell: Shell) -> None:
+    """Name, both intents and the link in one line; without a token, how to get one."""
+    said = _words(shell.run("doctor", code=0, DISCORD_TOKEN=TOKEN))
+    assert "message content: granted; members: not granted" in said
+    assert "training permission: not set" in said
+    assert f"permissions={permissions().value}" in said.replace(" ", "")
+    assert "not set up: make an application" in _words(shell.run("doctor", DISCORD_TOKEN=""))
+
+
+def _words(text: str) -> str:
+    """Return text on one line, as it was before the console wrapped it."""
+    return " ".join(text.split())
+
+
+def test_a_wrong_token_ends_up_with_the_code_of_wrong_settings(shell: Shell) -> None:
+    """One sentence, exit code 4, no trace."""
+    said = _words(shell.run("up", code=4, DISCORD_TOKEN="wrong.token"))
+    assert "DISCORD_TOKEN: Discord does not accept it" in said
+    assert "Traceback" not in said
+
+
+def test_up_serves_discord_without_a_terminal_until_it_is_stopped(
+    shell: Shell, remote: Remote
+) -> None:
+    """It says how it is connected, and a termination signal ends it in good order."""
+    remote.call(remote.double.guild, "Town")
+    place = ["--config", str(shell.config), "--data-dir", str(shell.home / "world")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bot.cli.app", "up", *place],
+        cwd=ROOT,
+        env={**os.environ, "DISCORD_TOKEN": TOKEN},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        said = next(line for line in running.stdout if line.startswith("Discord:"))
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=60) == 0
+    assert said.strip() == "Discord: connected as thumbtune to 1 server"
