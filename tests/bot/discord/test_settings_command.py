@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
+import discord
 import pytest
 from simcord import SetupError
 from simcord.env import Env
@@ -188,3 +191,23 @@ async def test_without_the_intent_listening_to_all_says_what_lacks(
     told = await set_by(town, "listen", mode="join", one_in=5)
     assert told.endswith(words.NO_CONTENT)
     assert "join (one message in 5)" in told
+
+
+async def test_every_command_in_the_guide_exists(town: Town) -> None:
+    """docs/discord.md names no command, and no subcommand, that nobody could use."""
+    guide = (Path(__file__).parents[3] / "docs" / "discord.md").read_text(encoding="utf-8")
+    there = {command.qualified_name for command in town.bot.tree.walk_commands()}
+    groups = {name.split()[0] for name in there if " " in name}
+    named = re.findall(r"`/([a-z-]+)(?: ([a-z-]+))?", guide)
+    assert len(named) > 20
+    for root, sub in named:
+        wanted = f"{root} {sub}" if root in groups and sub else root
+        assert wanted in there, wanted
+
+
+async def test_every_command_is_in_the_guide(town: Town) -> None:
+    """Nobody has to find a command by chance."""
+    guide = (Path(__file__).parents[3] / "docs" / "discord.md").read_text(encoding="utf-8")
+    for command in town.bot.tree.walk_commands():
+        if not isinstance(command, discord.app_commands.Group):
+            assert f"`/{command.qualified_name}" in guide or f"`{command.name}" in guide
