@@ -6,6 +6,7 @@ bot. Every failure is one plain sentence for the operator. Knows no world and no
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import aiohttp
@@ -17,11 +18,13 @@ from discord.http import Route
 from core.errors import ConfigError, ThumbtuneError
 from core.settings import DiscordSettings, Settings
 
+log = logging.getLogger(__name__)
 PORTAL = "https://discord.com/developers/applications"
 NO_TOKEN = (
     f"not set up: make an application at {PORTAL}, put DISCORD_TOKEN=... into .env and run "
     "thumbtune doctor again (docs/discord.md shows each step)"
 )
+REASON_CHARS = 200
 BAD_TOKEN_CODE = 4004
 """With which the gateway closes the connection of a token that was reset meanwhile."""
 BAD_TOKEN = (
@@ -88,16 +91,21 @@ async def look(settings: Settings) -> Application:
     try:
         await client.login(settings.discord_token.get_secret_value())
         return _application(client)
-    except ThumbtuneError:
-        raise
-    except Exception as error:
+    except (TypeError, KeyError, aiohttp.InvalidURL) as error:  # what answers is no such API
+        raise ConfigError([_no_api(settings.discord.api_url)]) from error
+    except ValueError as error:  # no header may hold such a token
+        raise ConfigError([BAD_TOKEN]) from error
+    except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
         raise plain_fault(error, settings.discord) from error
     finally:
         await client.close()
 
 
 def plain_fault(error: BaseException, settings: DiscordSettings) -> ThumbtuneError:
-    """Turn what discord.py raised while connecting into one sentence that says what to do."""
+    """Turn what discord.py raised while connecting into one sentence that says what to do.
+
+    What nobody foresaw is logged with its trace.
+    """
     address = settings.api_url
     fault = _fault_of_settings(error, address)
     if fault:
@@ -105,15 +113,17 @@ def plain_fault(error: BaseException, settings: DiscordSettings) -> ThumbtuneErr
     if isinstance(error, discord.ConnectionClosed):
         return ThumbtuneError(f"Discord closed the connection with code {error.code}; try again")
     if isinstance(error, discord.HTTPException):
+        reason = " ".join(error.text.split())[:REASON_CHARS] or "no reason given"
         return ThumbtuneError(
-            f"Discord answered {error.status} at {address}; try again in a few minutes"
+            f"Discord answered {error.status} at {address} ({reason}); try again in a few minutes"
         )
     if isinstance(error, OSError | aiohttp.ClientError):
         return ThumbtuneError(
             f"Discord cannot be reached at {address} ({error or type(error).__name__}); check the "
             "network, and api_url and gateway_url in [discord]"
         )
-    return ThumbtuneError(f"Discord: {type(error).__name__}: {error}")
+    log.error("connecting to Discord failed", exc_info=error)
+    return ThumbtuneError(f"connecting to Discord failed: {type(error).__name__}: {error}")
 
 
 def _fault_of_settings(error: BaseException, address: str) -> str:
@@ -123,12 +133,14 @@ def _fault_of_settings(error: BaseException, address: str) -> str:
         return BAD_TOKEN
     if isinstance(error, discord.PrivilegedIntentsRequired):
         return INTENTS_WITHDRAWN
-    if isinstance(error, discord.NotFound | aiohttp.InvalidURL | TypeError | KeyError):
-        return (
-            f"discord.api_url: no Discord API at {address}; the address ends with its version, as "
-            "in https://discord.com/api/v10"
-        )
-    return BAD_TOKEN if isinstance(error, ValueError) else ""  # no header may hold such a token
+    return _no_api(address) if isinstance(error, discord.NotFound) else ""
+
+
+def _no_api(address: str) -> str:
+    return (
+        f"discord.api_url: no Discord API at {address}; the address ends with its version, as in "
+        "https://discord.com/api/v10"
+    )
 
 
 def _application(client: discord.Client) -> Application:

@@ -17,6 +17,7 @@ from bot.discord.answers import guarded, tell
 from bot.discord.effective import effective, persona_shown, roles_line
 from bot.discord.places import spot_of
 from bot.discord.reset import ResetButton, reset_view
+from bot.discord.text import pages
 from bot.discord.wording import settings as words
 from core.places import MAX_PERSONA_CHARS, Area, ChannelPlace, Listening, ServerPlace
 
@@ -69,7 +70,8 @@ class SettingsCog(
     @admin("settings")
     async def show(self, interaction: Interaction, channel: Channel | None = None) -> None:
         """What holds here, and where each value comes from."""
-        await tell(interaction, await effective(self._bot, channel or interaction.channel))
+        for page in pages(await effective(self._bot, channel or interaction.channel)):
+            await tell(interaction, page)
 
     # -- how I write and listen
 
@@ -102,8 +104,8 @@ class SettingsCog(
 
     @app_commands.command(name="style")
     @app_commands.describe(
-        temperature="0 is always the same, 2 is wild; left out: the wider setting",
-        length="The longest reply in tokens; left out: the wider setting",
+        temperature="0 is always the same, 2 is wild; leave both out for the wider setting",
+        length="The longest reply in tokens; leave both out for the wider setting",
         channel="Only there",
     )
     @admin("settings")
@@ -119,15 +121,18 @@ class SettingsCog(
         if length is not None and length >= room:
             await tell(interaction, words.too_long(room))
             return
-        old, new = await self._change(
-            interaction, channel, temperature=temperature, max_tokens=length
-        )
+        values: dict[str, float | None] = {"temperature": temperature, "max_tokens": length}
+        given = {key: value for key, value in values.items() if value is not None}
+        changes = given or values
+        old, new = await self._change(interaction, channel, **changes)
         lines = [
-            words.changed(name, _where(channel), _number(before), _number(after))
-            for name, before, after in (
-                ("Temperature", old.temperature, new.temperature),
-                ("Longest reply", old.max_tokens, new.max_tokens),
+            words.changed(
+                words.STYLE[key],
+                _where(channel),
+                _number(getattr(old, key)),
+                _number(getattr(new, key)),
             )
+            for key in changes
         ]
         await tell(interaction, "\n".join(lines))
 
@@ -243,7 +248,8 @@ class SettingsCog(
         """Whom I do not answer on this server."""
         blocked = (await self._bot.places.server(spot_of(interaction.channel))).blocked
         listed = words.block_list([f"<@{one}>" for one in blocked])
-        await tell(interaction, listed[:2000] if blocked else words.NONE_BLOCKED)
+        for page in pages(listed if blocked else words.NONE_BLOCKED):
+            await tell(interaction, page)
 
     @app_commands.command(name="reset-all")
     @admin("settings")

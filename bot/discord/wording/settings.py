@@ -55,6 +55,8 @@ PERSONA_LABEL = "Persona; leave it empty for the wider setting"
 """The label of its one field."""
 DEFAULTS = {"persona": "the model's own"}
 """How a default reads."""
+STYLE = {"temperature": "Temperature", "max_tokens": "Longest reply"}
+"""What the parts of a style are called."""
 LISTENING = {
     "mentions": "I answer when I am mentioned, replied to or used by a command",
     "all": "I answer every message",

@@ -70,10 +70,13 @@ async def test_show_names_each_value_and_its_source(town: Town) -> None:
 
 
 async def test_a_change_tells_old_and_new(town: Town) -> None:
-    """So that whoever errs can take it back; leaving both out takes the wider setting."""
+    """Only what is given changes; leaving both out takes the wider setting again."""
     await set_by(town, "style", temperature=1.5)
     told = await set_by(town, "style", temperature=0.25)
     assert "Temperature for this server: 1.5 → **0.25**" in told
+    told = await set_by(town, "style", length=40)
+    assert told == "Longest reply for this server: the wider setting → **40**"
+    assert (await town.bot.places.server(here(town))).temperature == 0.25
     told = await set_by(town, "style")
     assert "0.25 → **the wider setting**" in told
     row = await town.rows("SELECT settings FROM places WHERE key = ?", here(town).server_key)
