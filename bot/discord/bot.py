@@ -67,7 +67,6 @@ class ThumbtuneBot(commands.Bot):
             help_command=None,
             intents=intents or wanted_intents(message_content=False, members=False),
             allowed_mentions=discord.AllowedMentions.none(),
-            max_messages=5000,
             chunk_guilds_at_startup=False,
             http_trace=self.pace.trace_config(),
             tree_cls=Tree,

@@ -31,9 +31,8 @@ class Pulse:
     def __init__(self) -> None:
         self.stalls_s: list[float] = []
         self.rss_mb: list[float] = []
-        self.latency_s = 0.0
 
-    async def beat(self, bot: Any) -> None:
+    async def beat(self) -> None:
         """Measure until cancelled."""
         process, looked = psutil.Process(), 0.0
         while True:
@@ -43,7 +42,6 @@ class Pulse:
             if before - looked > 1.0:
                 looked = before
                 self.rss_mb.append(process.memory_info().rss / 1e6)
-                self.latency_s = max(self.latency_s, bot.latency)
 
     def figures(self) -> dict[str, Any]:
         """Return what was measured, in milliseconds and megabytes."""
@@ -52,7 +50,6 @@ class Pulse:
         return {
             "stall_max_ms": 1000 * ordered[-1],
             "stall_p99_ms": 1000 * ordered[int(0.99 * len(ordered))],
-            "heartbeat_max_ms": 1000 * self.latency_s,
             "rss_first_third_mb": self.rss_mb[third],
             "rss_end_mb": self.rss_mb[-1],
             "torch": "torch" in sys.modules,
@@ -73,9 +70,9 @@ async def main(data_dir: Path, api_url: str, gateway_url: str, words: int) -> No
     )
     pulse = Pulse()
     engine = ScriptedEngine(words=words, pace_s=0.04)
-    async with scripted_world(settings, engine) as world, discord_face(world, print) as bot:
+    async with scripted_world(settings, engine) as world, discord_face(world, print):
         print(json.dumps({"ready": True}), flush=True)
-        beating = asyncio.create_task(pulse.beat(bot))
+        beating = asyncio.create_task(pulse.beat())
         await asyncio.to_thread(sys.stdin.readline)
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)

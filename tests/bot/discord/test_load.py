@@ -12,6 +12,7 @@ import random
 import sys
 from asyncio.subprocess import PIPE
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ async def test_a_crowd_is_answered_and_every_vote_is_stored_once(tmp_path: Path)
     assert seen.public == 0
     assert double.invalid == 0
     assert figures["stall_max_ms"] < STALL_MS
+    assert heartbeat_late_s(double) < 0.5
     assert figures["rss_end_mb"] - figures["rss_first_third_mb"] < GROWTH_MB
     assert not figures["torch"]
 
@@ -139,15 +141,28 @@ def stored_votes(data_dir: Path) -> dict[tuple[str, str], str]:
     return {(row["reply_id"], row["platform_id"]): row["kind"] for row in rows}
 
 
+def heartbeat_late_s(double: Double) -> float:
+    """Return by how much the latest heartbeat missed its interval.
+
+    Seen from the gateway: discord.py's own `latency` is an interval too long where the answer comes
+    back before its thread has noted the time of sending, as on loopback.
+    """
+    times = [beat.at for beat in double.heartbeats]
+    interval_s = double.gateway.heartbeat_interval_ms / 1000
+    return max(after - before for before, after in pairwise(times)) - interval_s
+
+
 def report(seen: Seen, figures: dict[str, Any], double: Double) -> None:
     """Print the figures; `pytest -s` shows them."""
     late = sorted(seen.acknowledged_s)
     print(
         f"\n{seen.asked} asked, {seen.answered} answered, {len(late)} votes cast, "
         f"acknowledged within {1000 * late[len(late) // 2]:.0f} ms (median), "
-        f"{1000 * late[-1]:.0f} ms (longest); loop stalls: p99 {figures['stall_p99_ms']:.1f} ms, "
-        f"longest {figures['stall_max_ms']:.1f} ms; heartbeat answered within "
-        f"{figures['heartbeat_max_ms']:.0f} ms; memory {figures['rss_first_third_mb']:.1f} MB "
-        f"after a third, {figures['rss_end_mb']:.1f} MB at the end; "
+        f"{1000 * late[-1]:.0f} ms (longest)\n"
+        f"loop stalls: p99 {figures['stall_p99_ms']:.1f} ms, "
+        f"longest {figures['stall_max_ms']:.1f} ms; "
+        f"a heartbeat late by {1000 * heartbeat_late_s(double):.0f} ms at most\n"
+        f"memory {figures['rss_first_third_mb']:.1f} MB after a third, "
+        f"{figures['rss_end_mb']:.1f} MB at the end; "
         f"{len(double.requests)} requests, {double.invalid} refused"
     )
