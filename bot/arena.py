@@ -7,7 +7,6 @@ nowhere which version wrote which reply. Tallies are computed from the votes, ne
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,12 +16,12 @@ from bot.memory import Ask
 from bot.registry import AdapterRegistry
 from core.errors import Conflict, ThumbtuneError
 from core.generation import BASE
+from core.intervals import wilson
 from core.records import Reply, Tally, Trial
 from storage.aio import AsyncDatabase
 from storage.database import Database
 
 Choice = Literal["first", "second", "tie"]
-Z_95 = 1.96
 WAITING = ("candidate", "canary")
 
 
@@ -151,17 +150,6 @@ class ArenaService:
             one.cancel()
         await asyncio.gather(*(one.finished() for one in begun), return_exceptions=True)
         self._chat.memory.forget_replies(frozenset(one.reply.id for one in begun))
-
-
-def wilson(won: float, count: int) -> tuple[float, float]:
-    """Return the 95 % score interval of won / count (Wilson 1927); (0, 1) where count is 0."""
-    if count <= 0:
-        return 0.0, 1.0
-    share, z2 = won / count, Z_95 * Z_95
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    spread = math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    half = Z_95 * spread / (1 + z2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _standing(trial: Trial, tally: Tally) -> Standing:

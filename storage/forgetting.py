@@ -83,6 +83,10 @@ def scrub(connection: Connection) -> None:
         )
 
 
+TABLES = ("conversations", "turns", "replies", "feedback")
+"""The tables with people's words."""
+
+
 def sizes(connection: Connection) -> dict[str, int]:
     """Return how many rows the tables with people's words have, by table."""
     return (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from storage.adapters import AdapterStore
 from storage.connection import Connection
-from storage.forgetting import drop_samples, sizes
+from storage.forgetting import TABLES, drop_samples, sizes
 from storage.rows import dump, under
 
 _OF_MESSAGE = """SELECT reply_id FROM reply_sources WHERE message_id = ?1
@@ -43,12 +43,13 @@ def forget_message(
     connection: Connection, adapters: AdapterStore, message_id: str
 ) -> dict[str, int]:
     """Delete every reply that was made from a message or is shown by it; return counts by table."""
-    before = sizes(connection)
     replies = [row["reply_id"] for row in connection.all(_OF_MESSAGE, (message_id,))]
+    if not replies:  # most messages of a server have nothing to do with us
+        return {**dict.fromkeys(TABLES, 0), "adapters_affected": 0}
+    before = sizes(connection)
     flagged = adapters.flag_learnt_from(feedback_on(connection, replies))
     connection.run(f"DELETE FROM replies WHERE id IN {_THESE}", (dump(replies),))  # noqa: S608 # a constant
-    if replies:
-        drop_samples(connection)
+    drop_samples(connection)
     return {**_gone(connection, before), "adapters_affected": len(flagged)}
 
 

@@ -8,6 +8,7 @@ log channel where one is set.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,6 +43,7 @@ class Access:
         self._settings = settings
         self._places = places
         self.owners: frozenset[int] = frozenset(settings.discord.owners)
+        self._posting: set[asyncio.Task[None]] = set()
 
     async def person(self, user_id: int) -> Person:
         """Return the row of a person; no name is kept, an id is all that is needed."""
@@ -89,7 +91,10 @@ class Access:
         server = await self._places.server(spot_of(interaction.channel))
         channel = interaction.guild.get_channel_or_thread(server.log_channel)
         if isinstance(channel, discord.abc.Messageable):
-            await _post(channel, words.log_line(interaction.user.mention, what, allowed=allowed))
+            line = words.log_line(interaction.user.mention, what, allowed=allowed)
+            posting = asyncio.create_task(_post(channel, line), name="log-line")
+            self._posting.add(posting)  # the answer must not wait for the log channel's limits
+            posting.add_done_callback(self._posting.discard)
 
 
 def admin(area: Area) -> Callable[[T], T]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from core.intervals import wilson
 from core.jobs import Progress
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ HEIGHT_IN = 2.4
 DPI = 100
 ROWS_SHOWN = 12
 """More bars than a phone can show are not drawn: the last ones (the newest) stay."""
-Z_95 = 1.96
 
 _BACKGROUND = "#1e1f22"
 _PANEL = "#2b2d31"
@@ -70,17 +70,6 @@ def likes_chart(rates: Sequence[tuple[str, int, int]]) -> bytes:
         else:
             _empty(panel, "no votes yet")
         return _png(figure)
-
-
-def wilson(up: int, down: int) -> tuple[float, float]:
-    """The 95 % score interval of up / (up + down) (Wilson 1927); (0, 1) without a vote."""
-    count = up + down
-    if count <= 0:
-        return 0.0, 1.0
-    rate, z2 = up / count, Z_95 * Z_95
-    middle = (rate + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z_95 * math.sqrt(rate * (1 - rate) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _running_steps(progress: Sequence[Progress]) -> list[int]:
@@ -155,7 +144,7 @@ def _bars(panel: Axes, rows: Sequence[tuple[str, int, int]]) -> None:
     shares = [up / (up + down) if up + down else 0.0 for _, up, down in rows]
     panel.barh(places, shares, color=_MARGIN, height=0.6, alpha=0.75)
     for place, (_, up, down) in enumerate(rows):
-        low, high = wilson(up, down)
+        low, high = wilson(up, up + down)
         if up + down:
             panel.plot([low, high], [place, place], color=_TEXT, linewidth=1.4)
             panel.plot([low, high], [place, place], "|", color=_TEXT, markersize=7)

@@ -20,7 +20,6 @@ DM_SCOPE = "discord-dm"
 PLATFORM = "discord"
 
 
-
 @dataclass(frozen=True, slots=True)
 class Spot:
     """Where something is said: ids as Discord gives them; `guild_id` None in direct messages.

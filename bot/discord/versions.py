@@ -10,10 +10,11 @@ from typing import Any
 import discord
 
 from bot.adapters import Figures, Likes, Shelf
-from bot.arena import Standing, wilson
+from bot.arena import Standing
 from bot.discord.text import excerpt
 from bot.discord.wording import adapters as words
 from core.generation import BASE
+from core.intervals import wilson
 from core.records import AdapterRecord, Run, parse_time
 
 LISTED = 20

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bot.adapters import promote
-from bot.arena import ArenaService, Sides, wilson
+from bot.arena import ArenaService, Sides
 from bot.memory import Ask
 from bot.world import World
-from core.errors import AdapterRefused, Conflict, NotFound, UnknownAdapter
+from core.errors import AdapterRefused, Conflict, EngineBusy, NotFound
 from core.generation import Message, Sampling
+from core.intervals import wilson
 from core.manifest import WEIGHTS, read_manifest
 from core.records import AdapterRecord, AdapterState, Person
 from storage.database import Database
@@ -192,19 +194,18 @@ async def test_a_damaged_candidate_leaves_no_match(world: World, ada: Person) ->
 
 
 async def test_a_side_that_fails_stops_the_other(world: World, ada: Person) -> None:
-    """Where the second side cannot answer, the first is stopped and forgotten: no match."""
-    live = await publish(world, 1)
-    await speak(world, live)
+    """Where there is room for one side only, the first is stopped and forgotten: no match."""
+    await speak(world, await publish(world, 1))
     await publish(world, 2)
     ask = await question(world, ada)
-    await world.engine.unload(live)
-    with pytest.raises(UnknownAdapter):
+    serving = world.settings.serving
+    room = serving.max_batch + serving.max_queue
+    slow = replace(ask, sampling=Sampling(max_tokens=400))
+    others = [await world.chat.write(slow) for _ in range(room - 1)]
+    with pytest.raises(EngineBusy):
         await arena_of(world).open_match(ask, rng=random.Random(0))
     assert await world.database.run(lambda db: db.trials.list(SCOPE)) == []
+    for other in others:
+        other.cancel()
+        await other.finished()
     assert world.engine.stats().active == 0
-
-
-def test_the_interval_is_wilsons() -> None:
-    """By hand for 8 of 10: (0.8 + 0.19208 ± 1.96·√0.025604) / 1.38416 is 0.490 to 0.943."""
-    assert wilson(8, 10) == pytest.approx((0.490, 0.943), abs=5e-4)
-    assert wilson(0, 0) == (0.0, 1.0)

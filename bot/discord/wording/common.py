@@ -4,14 +4,17 @@ UNFORESEEN = (
     "Something went wrong on my side. It is logged, and nothing you wrote or voted was lost. "
     "Please try again in a moment."
 )
+"""Told to the one whose command or button failed in a way nobody foresaw."""
 FORBIDDEN = (
     "Discord does not let me do this here: I lack a permission in this channel. "
     "An admin can compare my permissions with the list that `thumbtune doctor` prints."
 )
+"""Told to the one whose command or button needed a permission the bot lacks."""
 NOT_ALLOWED = (
     "This is for the people who look after me on this server. "
     "Ask somebody with the permission “Manage Server”, or a role that `/settings roles` names."
 )
+"""Told to somebody who may not use an admin command or button."""
 
 
 def failed(reason: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from bot.discord.charts import _points as points
 from bot.discord.charts import _running_steps as running_steps
-from bot.discord.charts import likes_chart, training_chart, wilson
+from bot.discord.charts import likes_chart, training_chart
 from core.jobs import Progress
 
 
@@ -70,14 +70,6 @@ def test_likes_are_drawn_for_any_number_of_adapters(count: int) -> None:
     width, height = pixels(likes_chart([(f"home@v{n}", n, 3 * (n % 2)) for n in range(count)]))
     assert width == 640
     assert 240 <= height <= 640
-
-
-def test_the_interval_is_wilsons() -> None:
-    """By hand for 8 of 10: (0.8 + 0.19208 ± 1.96·sqrt(0.016 + 0.009604)) / 1.38416."""
-    assert wilson(8, 2) == pytest.approx((0.49016, 0.94332), abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(0, 5)[0] == 0.0
-    assert wilson(5, 0)[1] == pytest.approx(1.0)
 
 
 async def test_threads_draw_the_same_bytes() -> None:

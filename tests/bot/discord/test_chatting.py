@@ -222,6 +222,4 @@ async def switch_training_on(town: Town) -> None:
     """Let the server's words be kept, as /settings training does."""
     from bot.discord.places import Spot
 
-    await town.bot.places.change_server(
-        Spot(town.guild.id, town.channel.id), "test", training=True
-    )
+    await town.bot.places.change_server(Spot(town.guild.id, town.channel.id), "test", training=True)
