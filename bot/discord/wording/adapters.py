@@ -14,12 +14,16 @@ STATES = {
 """How the state of a version reads in /adapter list and show."""
 
 LIST_TITLE = "My versions here"
+"""Heads the answer to /adapter list."""
 LIST_EMPTY = (
     "I have no versions of my own here yet; the base model speaks. Once people have voted, "
     "`/retrain` makes the first."
 )
+"""Answers /adapter list before the first training."""
 COMPARE_TITLE = "Two versions side by side"
+"""Heads the answer to /adapter compare."""
 NOTHING_TO_COMPARE = "There is only one version here, so there is nothing to compare yet."
+"""Answers /adapter compare where there is one version only."""
 SAME_TWICE = "Those are one and the same version. Name two, or none to see the newest two."
 """Told to the admin who used /adapter compare."""
 ALREADY_SPEAKS = "That version speaks here already, so there is nothing to change."
@@ -34,22 +38,34 @@ OWNERS_ONLY = (
 )
 """Told to a server's admin where the operator lets all servers share one adapter."""
 PROMOTE = "Let it speak"
+"""Labels the button that promotes."""
 PROMOTE_ANYWAY = "Promote anyway"
+"""Labels the button that promotes a refused version."""
 CANCEL = "Cancel"
+"""Labels the button that leaves everything as it is."""
 BASE_HAS_NO_PAGE = (
     "The base model is what I was before any training, so there is nothing to show. "
     "`/adapter compare` sets it beside a version."
 )
+"""Answers /adapter show for the base model."""
 SHOW_NO_RUN = "It was not trained here, so I have no figures of it."
+"""In /adapter show, for a version that was brought from elsewhere."""
 SHOW_NO_VERDICT = "Its training run never came to the final check."
+"""In /adapter show, for a version whose run broke off before the gate."""
 FIELD_LIKES = "Liked replies"
+"""Labels a part of /adapter show and compare."""
 FIELD_LEARNT = "Learnt from"
+"""Labels a part of /adapter show."""
 FIELD_WHY = "Why it is in this state"
+"""Labels a part of /adapter show."""
 FIELD_ARENA = "In the arena"
+"""Labels a part of /adapter compare."""
 NO_VOTES = "no votes yet"
+"""Stands for the like-rate of a version nobody voted on."""
 REASON_UNKNOWN = "it was not kept."
 """Stands for the reason of a refusal that nobody wrote down."""
 NO_MATCHES = "no votes yet; `/arena` begins a match"
+"""Stands for the tally of versions that never met in the arena."""
 
 
 def version(name: str) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 TITLES = ("A", "B")
 TIE = "Tie"
+"""Labels the third button under two replies."""
 FOOTER = "Which one is better? Nobody sees which version wrote which."
+"""Under two replies."""
 NOTHING_WRITTEN = "*(no words at all)*"
+"""Stands for a reply without a word."""
 CUT_HERE = "-# This reply is longer than I can show here."
+"""Under a reply that is cut to fit beside the other."""
 WRITING = "-# ⚖️ I am writing two replies for you to choose from."
 """Stands where the two replies will be, while they are written."""
 
