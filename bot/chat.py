@@ -160,7 +160,7 @@ class ChatService:
 
         Raises NotRemembered if the prompt was in memory only and is gone.
         """
-        ask = await self._asked(reply_id)
+        ask = await self.asked(reply_id)
         return await self.again_as(
             replace(ask, sampling=sampling or ask.sampling, replaces=reply_id), person_id
         )
@@ -174,6 +174,26 @@ class ChatService:
         writing = await self.write(replace(ask, sampling=fresh, adapter=None))
         await self._database.run(lambda db: db.feedback.regenerate(replaced, person_id))
         return writing
+
+    async def asked(self, reply_id: str) -> Ask:
+        """Return what a reply answered, from memory or the database. Raises as `recall` does."""
+        remembered = self.memory.get(reply_id)
+        if remembered:
+            return remembered.ask
+        old = await self.recall(reply_id)
+        authors, sources = await self._database.run(
+            lambda db: (db.replies.authors(reply_id), db.replies.sources(reply_id))
+        )
+        return Ask(
+            scope=old.scope,
+            conversation_id=old.conversation_id,
+            prompt=old.prompt,
+            authors=authors,
+            sources=sources,
+            sampling=old.sampling,
+            kept=old.kept,
+            in_history=not sources,  # a platform's messages have their history there
+        )
 
     async def recall(self, reply_id: str) -> Reply:
         """Return a reply with its text, from memory or the database.
@@ -263,19 +283,6 @@ class ChatService:
         self._running.add(running)
         running._done.add_done_callback(ended)
         return running
-
-    async def _asked(self, reply_id: str) -> Ask:
-        remembered = self.memory.get(reply_id)
-        if remembered:
-            return remembered.ask
-        old = await self.recall(reply_id)
-        return Ask(
-            scope=old.scope,
-            conversation_id=old.conversation_id,
-            prompt=old.prompt,
-            sampling=old.sampling,
-            kept=old.kept,
-        )
 
     async def _history(self, conversation_id: str) -> list[Turn]:
         limit = self._settings.chat.history_messages

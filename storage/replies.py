@@ -79,7 +79,7 @@ class ReplyStore(ShownReplies):
             )
             self._name_authors(reply_id, authors or self.authors(replaces or ""))
             if kept:
-                self._name_sources(reply_id, sources or self._sources(replaces))
+                self._name_sources(reply_id, sources or self.sources(replaces or ""))
             return self.get(reply_id)
 
     def finish(
@@ -206,13 +206,15 @@ class ReplyStore(ShownReplies):
         )
         return tuple(row["person_id"] for row in rows)
 
-    # -- private
-
-    def _sources(self, reply_id: str | None) -> list[str]:
+    def sources(self, reply_id: str) -> tuple[str, ...]:
+        """Return the ids of the platform's messages that a stored reply's prompt was made from."""
         rows = self._connection.all(
-            "SELECT message_id FROM reply_sources WHERE reply_id = ?", (reply_id,)
+            "SELECT message_id FROM reply_sources WHERE reply_id = ? ORDER BY message_id",
+            (reply_id,),
         )
-        return [row["message_id"] for row in rows]
+        return tuple(row["message_id"] for row in rows)
+
+    # -- private
 
     def _name_authors(self, reply_id: str, person_ids: Sequence[str]) -> None:
         for person_id in set(person_ids):

@@ -22,7 +22,7 @@ from bot.discord.answers import tell
 from bot.discord.context import Context, build, replied_to
 from bot.discord.controls import Step, retry_view
 from bot.discord.places import Spot, Style, spot_of
-from bot.discord.questions import Question, Questions, message_of
+from bot.discord.questions import Question, Questions, as_now, message_of
 from bot.discord.sheet import Sheet, standing_sheet
 from bot.discord.text import excerpt, safe
 from bot.discord.wording import chat as words
@@ -168,8 +168,11 @@ class Desk:
             if question is None:
                 await tell(interaction, words.QUESTION_GONE)
                 return
+            ask = await as_now(question.ask, self._bot.places, spot_of(message.channel))
             sheet = standing_sheet(message.channel, [message])
-            await self.write(question, sheet, asker=interaction.user.id, begun=asyncio.Event())
+            await self.write(
+                replace(question, ask=ask), sheet, asker=interaction.user.id, begun=asyncio.Event()
+            )
 
     async def mend(self) -> None:
         """Offer another try under replies that a restart cut off; they still carry a ⏹."""
@@ -222,15 +225,15 @@ class Desk:
         self, message: discord.Message, reply_id: str, person: Person
     ) -> ReplyInProgress:
         """Begin another version; after a restart the question is read from Discord again."""
-        chat = self._bot.world.chat
+        chat, places = self._bot.world.chat, self._bot.places
         try:
-            return await chat.again(reply_id, person.id)
+            ask = await as_now(await chat.asked(reply_id), places, spot_of(message.channel))
         except NotRemembered:
             asked = await replied_to(message)
             if asked is None:
                 raise
             ask = (await self.question(asked)).ask
-            return await chat.again_as(replace(ask, replaces=reply_id), person.id)
+        return await chat.again_as(replace(ask, replaces=reply_id), person.id)
 
     async def _recalled(self, reply_id: str) -> Reply | None:
         try:

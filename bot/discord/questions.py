@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import discord
 
+from bot.discord.places import Places, Spot
 from bot.memory import Ask
 
 LIMIT = 500
@@ -48,6 +49,12 @@ class Questions:
         """Drop every question in which this person wrote."""
         for token in [key for key, (ask, _) in self._held.items() if person_id in ask.authors]:
             del self._held[token]
+
+
+async def as_now(ask: Ask, places: Places, spot: Spot) -> Ask:
+    """Return a question from before; it is kept only if it was then and may be now."""
+    may = ask.kept and await places.may_keep(spot, ask.authors)
+    return replace(ask, kept=may)
 
 
 async def message_of(
