@@ -31,11 +31,15 @@ WORDS = TEXT.split()
 class ScriptedStream:
     """Words, one after another, at a given pace."""
 
-    def __init__(self, request: GenerationRequest, words: int, pace_s: float) -> None:
+    def __init__(
+        self, request: GenerationRequest, words: int, pace_s: float, turn: asyncio.Event
+    ) -> None:
         self._request = request
+        self._turn = turn
         self._words, self._pace_s = words, pace_s
         self._cancelled = False
         self.broken = False
+        self.line = 0
         self._end: asyncio.Future[GenerationResult] = asyncio.get_running_loop().create_future()
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -48,6 +52,7 @@ class ScriptedStream:
                 self._end.set_exception(EngineStopped("the engine was stopped by the test"))
                 self._end.exception()
                 raise EngineStopped("the engine was stopped by the test")
+            await self._turn.wait()
             await asyncio.sleep(self._pace_s)
             piece = word if number == 0 else f" {word}"
             text += piece
@@ -67,8 +72,8 @@ class ScriptedStream:
         )
 
     def ahead(self) -> int:
-        """Nothing waits here."""
-        return 0
+        """Say what the test wants people to see while they wait."""
+        return self.line
 
     def cancel(self) -> None:
         """Stop before the next word."""
@@ -80,12 +85,17 @@ class ScriptedStream:
 
 
 class ScriptedEngine:
-    """Implements core.generation.Engine; `words` and `pace_s` may be changed at any time."""
+    """Implements core.generation.Engine; `words` and `pace_s` may be changed at any time.
+
+    While `turn` is cleared nobody's turn comes, and new replies say that `line` are before them.
+    """
 
     def __init__(self, words: int = 30, pace_s: float = 0.01, max_active: int = 10_000) -> None:
         self.words, self.pace_s, self.max_active = words, pace_s, max_active
         self.streams: list[ScriptedStream] = []
-        self.closed = False
+        self.line = 0
+        self.turn = asyncio.Event()
+        self.turn.set()
         self.refusing: Exception | None = None
 
     async def start(self) -> None:
@@ -103,7 +113,8 @@ class ScriptedEngine:
         running = [stream for stream in self.streams if not stream._end.done()]
         if len(running) >= self.max_active:
             raise EngineBusy(len(running), self.max_active)
-        stream = ScriptedStream(request, self.words, self.pace_s)
+        stream = ScriptedStream(request, self.words, self.pace_s, self.turn)
+        stream.line = self.line
         self.streams = [*running, stream]
         return stream
 

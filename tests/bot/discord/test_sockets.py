@@ -212,6 +212,19 @@ async def test_an_engine_that_refuses_is_an_apology_with_a_button(place: Place) 
     await until(lambda: whole(place.answers()) == 1, 30)
 
 
+async def test_who_waits_sees_the_line_move(place: Place) -> None:
+    """While others are served first, the message says how many, and then becomes the reply."""
+    place.engine.line = 3
+    place.engine.turn.clear()
+    await place.ask()
+    await until(lambda: [one.content for one in place.answers()] == [words.queued(3)])
+    place.engine.streams[-1].line = 1
+    await until(lambda: [one.content for one in place.answers()] == [words.queued(1)])
+    place.engine.turn.set()
+    await until(lambda: whole(place.answers()) == 1)
+    assert [one.content for one in place.answers()] == [text_of(40)]
+
+
 async def test_stop_ends_a_reply_with_what_it_has(place: Place) -> None:
     """⏹ keeps the words so far, says that it was stopped, and offers the votes."""
     place.engine.words, place.engine.pace_s = 500, 0.05
