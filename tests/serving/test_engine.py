@@ -156,12 +156,12 @@ async def test_deadline_counts_the_wait(tiny_base: BaseModel) -> None:
 
 
 async def test_a_waiting_reply_knows_its_place(engine: LocalEngine) -> None:
-    """Four places and six replies: the fifth is next, the sixth after it, and then all are done."""
-    streams = [engine.generate(greedy("slow", BASE, 80)) for _ in range(6)]
-    assert [stream.ahead() for stream in streams] == [0, 0, 0, 0, 1, 2]
+    """Eight places and ten replies: the ninth is next, the tenth after it, then all are done."""
+    streams = [engine.generate(greedy("slow", BASE, 80)) for _ in range(10)]
+    assert [stream.ahead() for stream in streams] == [0] * 8 + [1, 2]
     for stream in streams:
         await stream.result()
-    assert [stream.ahead() for stream in streams] == [0] * 6
+    assert [stream.ahead() for stream in streams] == [0] * 10
 
 
 async def test_full_queue_is_busy(engine: LocalEngine) -> None:
