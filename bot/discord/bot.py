@@ -25,6 +25,7 @@ from bot.discord.door import Door
 from bot.discord.limits import RateLimit
 from bot.discord.pace import EditPace
 from bot.discord.places import Places
+from bot.privacy import Memory
 from bot.world import World
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,11 @@ class ThumbtuneBot(commands.Bot):
     def arena(self) -> ArenaCog:
         """The feature that shows two replies to choose from."""
         return self._feature(ArenaCog)
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        """What holds people's words for a while and can forget one of them."""
+        return (self.world.chat.memory, self.desk.questions, self.voting.drafts)
 
     @property
     def leaving(self) -> bool:

@@ -163,8 +163,8 @@ class DeletionCog(commands.Cog):
         await self._bot.world.database.run(
             lambda db: db.replies.redact(person.id, key_prefix=key, actor=BY)
         )
-        self._bot.world.chat.memory.forget_person(person.id)
-        self._bot.desk.questions.forget_person(person.id)
+        for memory in self._bot.memories:
+            memory.forget_person(person.id)
 
 
 def _later_pages(db: Database, message_ids: Collection[str]) -> set[str]:
@@ -205,8 +205,14 @@ def _known_servers(db: Database) -> set[int]:
 
 
 def _base_again(db: Database, scope: str) -> str | None:
-    """Let the base speak in the scope of a server that is gone; return what spoke there."""
-    live = next((one.live for one in db.scopes.list() if one.name == scope), None)
-    if live:
+    """Let the base speak in the scope of a server that is gone, and nothing train there any more;
+    return what spoke there.
+    """
+    row = next((one for one in db.scopes.list() if one.name == scope), None)
+    if row is None:
+        return None
+    if row.training_enabled:
+        db.scopes.set_training(scope, False, BY)
+    if row.live:
         db.adapters.promote_base(scope, actor=BY)
-    return live
+    return row.live

@@ -17,7 +17,7 @@ from discord.ext import commands
 from bot.discord.answers import guarded, in_time, tell
 from bot.discord.places import spot_of
 from bot.discord.wording import privacy as words
-from bot.privacy import Holding, Memory, export_person, forget, holding, opt_in, opt_out
+from bot.privacy import Holding, export_person, forget, holding, opt_in, opt_out
 
 if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
@@ -136,7 +136,7 @@ class PrivacyCog(
                 world.settings.data_dir,
                 person.id,
                 actor=person.id,
-                memories=self._memories(),
+                memories=self._bot.memories,
             ),
         )
         await tell(interaction, words.opted_out(done.removed, done.adapters))
@@ -149,7 +149,7 @@ class PrivacyCog(
             world.settings.data_dir,
             person.id,
             actor=person.id,
-            memories=self._memories(),
+            memories=self._bot.memories,
         )
         await tell(interaction, words.forgotten(done.removed, done.adapters))
 
@@ -163,9 +163,6 @@ class PrivacyCog(
             await tell(interaction, words.COPY_HERE, file=_file(data))
             return
         await tell(interaction, words.COPY_SENT)
-
-    def _memories(self) -> tuple[Memory, ...]:
-        return (self._bot.world.chat.memory, self._bot.desk.questions)
 
     async def _status(self, interaction: discord.Interaction[Any], held: Holding) -> str:
         settings = self._bot.world.settings

@@ -62,6 +62,11 @@ class Drafts:
             expiry.cancel()
         return text
 
+    def forget_person(self, person_id: str) -> None:
+        """Drop what this person wrote."""
+        for key in [held for held in self._held if held[0] == person_id]:
+            self.take(*key)
+
     def clear(self) -> None:
         """Drop everything."""
         for key in list(self._held):
@@ -69,12 +74,15 @@ class Drafts:
 
 
 class VotingCog(commands.Cog):
-    """Votes, reasons and corrections. `vote` and `edit` are called by a reply's buttons."""
+    """Votes, reasons and corrections. `vote` and `edit` are called by a reply's buttons.
+
+    `drafts` are corrections that wait for their writer's consent.
+    """
 
     def __init__(self, bot: ThumbtuneBot) -> None:
         self._bot = bot
         self._feedback = bot.world.feedback
-        self._drafts = Drafts()
+        self.drafts = Drafts()
 
     async def cog_load(self) -> None:
         """Register the buttons."""
@@ -82,7 +90,7 @@ class VotingCog(commands.Cog):
 
     async def cog_unload(self) -> None:
         """Drop what waits for consent."""
-        self._drafts.clear()
+        self.drafts.clear()
 
     # -- votes
 
@@ -212,7 +220,7 @@ class VotingCog(commands.Cog):
         try:
             await self._feedback.correct(reply_id, person.id, text)
         except NeedsConsent:
-            self._drafts.put(person.id, reply_id, text)
+            self.drafts.put(person.id, reply_id, text)
             return _Answer(words.NEEDS_CONSENT, opt_in_view(reply_id))
         except NotKept:
             return _Answer(words.NOT_KEPT_CONSENT)
@@ -224,7 +232,7 @@ class VotingCog(commands.Cog):
 
     async def _opt_in(self, interaction: discord.Interaction[Any], reply_id: str) -> _Answer:
         person = await self._bot.access.person(interaction.user.id)
-        text = self._drafts.take(person.id, reply_id)
+        text = self.drafts.take(person.id, reply_id)
         if text is None:
             return _Answer(words.DRAFT_GONE)
         if refusal := await self._why_no_correction(interaction):
