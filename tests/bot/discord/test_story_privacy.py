@@ -124,5 +124,20 @@ async def test_what_is_deleted_on_discord_is_deleted_here(town: Town) -> None:
     for kept in ("PEBBLE", "PERSONA"):
         assert await holding(town, kept) == set()
         assert kept not in remembered(town)
-    left = await holding(town, str(town.guild.id))
-    assert left <= {"events", "scopes", "runs", "adapters"}
+    assert await holding(town, str(town.guild.id)) == {"adapters", "events", "runs", "scopes"}
+    assert await town.rows("SELECT training_enabled FROM scopes") == [{"training_enabled": 0}]
+
+
+async def test_a_correction_that_waits_for_consent_goes_with_its_writer(town: Town) -> None:
+    """Whoever opts out or is forgotten meanwhile finds none of it behind the old button."""
+    await let_all_learn(town)
+    reply = await say(town, town.ada, "What is tea?")
+    form = await pressed(town.admin, reply, "edit")
+    waits = told(await town.admin.submit_modal(form, {"text": "NEEDLE"}))
+    assert waits.content == words.NEEDS_CONSENT
+    assert await holding(town, "NEEDLE") == set()
+    await use(town, town.admin, "privacy opt-out")
+    await town.admin.click(waits, label=words.OPT_IN_AND_KEEP)
+    assert waits.content == words.DRAFT_GONE
+    assert await holding(town, "NEEDLE") == set()
+    assert (await town.bot.access.person(town.admin.id)).consent == "refused"
