@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import secrets
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,7 +76,8 @@ class EditForm(ui.Modal):
     """The form behind Edit: the correction's words."""
 
     def __init__(self, feedback_id: str, text: str) -> None:
-        super().__init__(title=words.EDIT_TITLE, timeout=None)
+        form = f"tt:review:{secrets.token_hex(8)}"
+        super().__init__(title=words.EDIT_TITLE, timeout=None, custom_id=form)
         self._feedback_id = feedback_id
         self.text: ui.TextInput[Any] = ui.TextInput(
             style=discord.TextStyle.paragraph,

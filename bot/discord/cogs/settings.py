@@ -6,6 +6,7 @@ its server, the server before `config.toml`; a value left out takes the wider on
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any, Literal
 
 import discord
@@ -33,7 +34,7 @@ class PersonaForm(ui.Modal, title=words.PERSONA_TITLE):
     """A form with room for a long persona; empty takes the wider setting again."""
 
     def __init__(self, cog: SettingsCog, channel: Channel | None, now: str) -> None:
-        super().__init__()
+        super().__init__(custom_id=f"tt:persona:{secrets.token_hex(8)}")
         self._cog = cog
         self._channel = channel
         self.text: ui.TextInput[Any] = ui.TextInput(
@@ -47,7 +48,8 @@ class PersonaForm(ui.Modal, title=words.PERSONA_TITLE):
 
     @guarded
     async def on_submit(self, interaction: Interaction, /) -> None:
-        """Take the persona over."""
+        """Take the persona over; whoever sends it must still be allowed to."""
+        await interaction.client.access.check(interaction, "settings")
         await self._cog.set_persona(interaction, self.text.value.strip() or None, self._channel)
 
 
