@@ -239,3 +239,29 @@ async def test_admin_commands_are_hidden_from_strangers(town: Town) -> None:
     menus = [*town.bot.tree.walk_commands(type=AppCommandType.message)]
     menus += [*town.bot.tree.walk_commands(type=AppCommandType.user)]
     assert {menu.name for menu in menus} == PUBLIC_MENUS
+
+
+async def test_forms_opened_before_a_right_was_lost_change_nothing(town: Town) -> None:
+    """Whoever sends a form is checked again; the attempt is written down under its own name."""
+    await let_all_learn(town)
+    correcting = await pressed(town.ada, await say(town, town.ada, "What is tea?"), "edit")
+    await town.ada.submit_modal(correcting, {"text": "A drink."})
+    persona = await town.admin.slash(town.channel, "settings persona")
+    ticket = await shown(town, "feedback review")
+    review = await town.admin.click(ticket, label=feedback_words.ACTIONS["edit"])
+    guild = town.bot.get_guild(town.guild.id)
+    assert guild is not None
+    (manager,) = [role for role in guild.roles if role.name == "Manager"]
+    await manager.edit(permissions=discord.Permissions.none())
+    await town.env.settle()
+    before = await everything(town)
+    for form in (persona, review):
+        assert form.modal is not None
+        (field,) = form.modal["components"]
+        name = str((field.get("component") or field["components"][0])["custom_id"])
+        sent = await town.admin.submit_modal(form, {name: "NEEDLE"})
+        assert told(sent).content == common.NOT_ALLOWED
+    assert await everything(town) == before
+    rows = await town.rows("SELECT detail FROM events WHERE action = 'discord.used' ORDER BY id")
+    names = [json.loads(str(row["detail"]))["command"] for row in rows[-2:]]
+    assert names == ["tt:persona", "tt:review"]
