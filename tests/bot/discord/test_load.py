@@ -99,7 +99,8 @@ async def live(
         seen.answered += 1
         for _ in range(dice.choice((1, 1, 1, 2))):
             await vote(double, person, answer, seen, dice)
-        await asyncio.sleep(dice.expovariate(1 / PAUSE_S))
+        pause_s = dice.expovariate(1 / PAUSE_S)
+        await asyncio.sleep(max(0.0, min(pause_s, end - loop.time())))
 
 
 async def answer_to(double: Double, channel: Channel, asked: Message) -> Message | None:
