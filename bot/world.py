@@ -85,23 +85,35 @@ async def open_world(settings: Settings, say: Say) -> AsyncIterator[World]:
         base = await prepare_base(settings, say)
         say(f"loading {base.name}")
         engine = make_engine(settings, base)
-        registry = AdapterRegistry(database, engine, settings.data_dir)
-        chat = ChatService(database, engine, registry, settings)
-        stack.push_async_callback(chat.close)
-        stack.push_async_callback(engine.close)
-        stack.push_async_callback(registry.close)
-        await engine.start()
-        await registry.start()
-        yield World(
-            settings=settings,
-            database=database,
-            base=base,
-            engine=engine,
-            registry=registry,
-            chat=chat,
-            feedback=FeedbackService(database),
-            learning=make_learning(settings, database, base),
-        )
+        yield await assemble(stack, settings, database, base=base, engine=engine)
+
+
+async def assemble(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: AsyncDatabase,
+    *,
+    base: BaseModel,
+    engine: Engine,
+) -> World:
+    """Put the services around an engine and start them; `stack` takes them down in order."""
+    registry = AdapterRegistry(database, engine, settings.data_dir)
+    chat = ChatService(database, engine, registry, settings)
+    stack.push_async_callback(chat.close)
+    stack.push_async_callback(engine.close)
+    stack.push_async_callback(registry.close)
+    await engine.start()
+    await registry.start()
+    return World(
+        settings=settings,
+        database=database,
+        base=base,
+        engine=engine,
+        registry=registry,
+        chat=chat,
+        feedback=FeedbackService(database),
+        learning=make_learning(settings, database, base),
+    )
 
 
 def make_engine(settings: Settings, base: BaseModel) -> Engine:

@@ -12,10 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from bot.chat import ChatService
-from bot.feedback import FeedbackService
-from bot.registry import AdapterRegistry
-from bot.world import INTERRUPTED, World, make_learning, open_database
+from bot.world import INTERRUPTED, World, assemble, open_database
 from core.basemodel import BaseModel
 from core.errors import EngineBusy, EngineStopped
 from core.generation import EngineStats, GenerationRequest, GenerationResult
@@ -143,19 +140,4 @@ async def scripted_world(settings: Settings, engine: ScriptedEngine) -> AsyncIte
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         await database.run(lambda db: db.replies.fail_pending(INTERRUPTED))
-        registry = AdapterRegistry(database, engine, settings.data_dir)
-        chat = ChatService(database, engine, registry, settings)
-        stack.push_async_callback(chat.close)
-        stack.push_async_callback(engine.close)
-        stack.push_async_callback(registry.close)
-        await registry.start()
-        yield World(
-            settings=settings,
-            database=database,
-            base=base,
-            engine=engine,
-            registry=registry,
-            chat=chat,
-            feedback=FeedbackService(database),
-            learning=make_learning(settings, database, base),
-        )
+        yield await assemble(stack, settings, database, base=base, engine=engine)
