@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
+from bot.feedback import CONSENT_PRESUMED
 from bot.memory import Ask, ReplyMemory
 from bot.registry import AdapterRegistry
 from core.errors import InvalidInput, NotFound, NotRemembered, ThumbtuneError
@@ -211,10 +212,12 @@ class ChatService:
     async def write(self, ask: Ask) -> ReplyInProgress:
         """Store the reply's row and start writing it.
 
-        Raises EngineBusy, EngineStopped or UnknownAdapter; the row then says why it failed.
+        What people took back since the question was built is not kept. Raises EngineBusy,
+        EngineStopped or UnknownAdapter; the row then says why it failed.
         """
         adapter = ask.adapter or await self._registry.speaking(ask.scope)
         sampling = ask.sampling or self.sampling()
+        gone = self.memory.gone(ask.sources)
         reply = await self._database.run(
             lambda db: db.replies.start(
                 conversation_id=ask.conversation_id,
@@ -224,10 +227,11 @@ class ChatService:
                 sampling=sampling,
                 authors=ask.authors,
                 replaces=ask.replaces,
-                kept=ask.kept,
+                kept=ask.kept and not gone and not _taken_back(db, ask.authors),
                 sources=ask.sources,
             )
         )
+        ask = replace(ask, kept=reply.kept)
         self.memory.put(ask, replace(reply, prompt=ask.prompt))
         request = GenerationRequest(
             ask.prompt,
@@ -289,3 +293,9 @@ class ChatService:
         return await self._database.run(
             lambda db: db.conversations.history(conversation_id, limit=limit)
         )
+
+
+def _taken_back(db: Database, person_ids: Sequence[str]) -> bool:
+    """Say whether any of these people refuses, or was forgotten, by now."""
+    people = [db.people.get(person_id) for person_id in person_ids]
+    return any(one.consent == "refused" and one.platform not in CONSENT_PRESUMED for one in people)

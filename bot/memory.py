@@ -7,11 +7,14 @@ gone from here at once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from core.generation import Message, Sampling
 from core.records import Reply
+
+GONE = 5000
+"""Ids of deleted messages that are known for a while: a question may be on its way from one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,18 @@ class ReplyMemory:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: OrderedDict[str, Remembered] = OrderedDict()
+        self._gone: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._held)
 
     def put(self, ask: Ask, reply: Reply) -> None:
-        """Remember a reply, or what became of it; the oldest makes room."""
+        """Remember a reply, or what became of it; the oldest makes room.
+
+        What rests on a message that was deleted meanwhile is not taken.
+        """
+        if self.gone(ask.sources):
+            return
         self._held[reply.id] = Remembered(replace(ask, replaces=reply.replaces), reply)
         self._held.move_to_end(reply.id)
         while len(self._held) > self._limit:
@@ -64,12 +73,19 @@ class ReplyMemory:
         """Return what is remembered of a reply, or None."""
         return self._held.get(reply_id)
 
+    def gone(self, message_ids: Iterable[str]) -> bool:
+        """Say whether any of these platform messages was deleted a while ago."""
+        return any(message_id in self._gone for message_id in message_ids)
+
     def forget_person(self, person_id: str) -> int:
         """Drop every reply in whose prompt the person wrote; return how many."""
         return self._drop(lambda held: person_id in held.ask.authors)
 
     def forget_source(self, message_id: str) -> int:
-        """Drop every reply made from this platform message; return how many."""
+        """Drop every reply made from this platform message, now or soon; return how many."""
+        self._gone[message_id] = None
+        while len(self._gone) > GONE:
+            self._gone.popitem(last=False)
         return self._drop(lambda held: message_id in held.ask.sources)
 
     def forget_replies(self, reply_ids: frozenset[str]) -> int:

@@ -29,8 +29,9 @@ _NOTICE_LINE = re.compile(r"^-# .*$", re.MULTILINE)
 class Context:
     """A prompt without its system message, and where it comes from.
 
-    `authors` are ids of people, `sources` ids of their messages. `keepable` is false when it rests
-    on an earlier reply that may not be stored. `root_id` is the first message of the chain.
+    `authors` are ids of people, `sources` ids of the messages it was made from. `keepable` is false
+    when it rests on an earlier reply that may not be stored. `root_id` is the first message of the
+    chain.
     """
 
     messages: tuple[Message, ...]
@@ -48,6 +49,7 @@ class _Line:
     name: str = ""
     authors: tuple[str, ...] = ()
     keepable: bool = True
+    sources: tuple[str, ...] = ()
 
 
 async def build(bot: ThumbtuneBot, message: discord.Message, *, whole_channel: bool) -> Context:
@@ -77,7 +79,7 @@ async def build_for_command(
     limit = bot.world.settings.chat.history_messages
     try:
         found = [one async for one in channel.history(limit=limit)][::-1]
-    except discord.Forbidden:
+    except discord.HTTPException:
         found = []
     reset = await bot.places.reset_after(spot)
     lines = await _lines(bot, [one for one in found if one.id > reset])
@@ -86,10 +88,11 @@ async def build_for_command(
 
 def _context(lines: list[_Line], *, root_id: int) -> Context:
     people = {author for line in lines if line.role == "user" for author in line.authors}
+    sources = (one for line in lines for one in (str(line.message_id), *line.sources))
     return Context(
         messages=_prompt(lines, named=len(people) > 1),
         authors=tuple(dict.fromkeys(author for line in lines for author in line.authors)),
-        sources=tuple(str(line.message_id) for line in lines if line.role == "user"),
+        sources=tuple(dict.fromkeys(sources)),
         keepable=all(line.keepable for line in lines),
         root_id=root_id,
     )
@@ -108,11 +111,11 @@ def _prompt(lines: Iterable[_Line], *, named: bool) -> tuple[Message, ...]:
 
 
 async def _said_last(bot: ThumbtuneBot, message: discord.Message) -> list[discord.Message]:
-    """Return what was said before, oldest first; nothing where the history may not be read."""
+    """Return what was said before, oldest first; the chain where the history cannot be read."""
     limit = bot.world.settings.chat.history_messages
     try:
         found = [one async for one in message.channel.history(limit=limit, before=message)]
-    except discord.Forbidden:
+    except discord.HTTPException:
         return await _chain(bot, message)
     return found[::-1]
 
@@ -152,7 +155,9 @@ async def _lines(bot: ThumbtuneBot, messages: list[discord.Message]) -> list[_Li
     for message in messages:
         if bot.user is not None and message.author.id == bot.user.id:
             lines += await _own_lines(bot, message, seen, first=not lines)
-        elif not message.author.bot and (text := spoken(bot, message)):
+        elif message.author.bot or message.is_system():
+            continue
+        elif text := spoken(bot, message):
             person = await bot.access.person(message.author.id)
             name = plain_name(message.author.display_name)
             lines.append(_Line("user", text, message.id, name, (person.id,)))
@@ -178,11 +183,12 @@ async def _own_lines(
     except NotFound:
         text = _NOTICE_LINE.sub("", message.content).strip()
         return [_Line("assistant", text, message.id, keepable=False)] if text else []
-    question = [one.content for one in known.prompt if one.role == "user"][-1:] if first else []
-    return [
-        *(_Line("user", text, message.id, "", authors, reply.kept) for text in question),
-        _Line("assistant", known.text, message.id, "", authors, reply.kept),
-    ]
+    own = _Line("assistant", known.text, message.id, "", authors, reply.kept)
+    asked = [one.content for one in known.prompt if one.role == "user"][-1:]
+    if not asked or not first or message.interaction_metadata is None:
+        return [own]
+    sources = (await bot.world.chat.asked(reply.id)).sources
+    return [_Line("user", asked[0], message.id, "", authors, reply.kept, sources), own]
 
 
 def spoken(bot: ThumbtuneBot, message: discord.Message) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,7 +48,18 @@ class Questions:
 
     def forget_person(self, person_id: str) -> None:
         """Drop every question in which this person wrote."""
-        for token in [key for key, (ask, _) in self._held.items() if person_id in ask.authors]:
+        self._drop(lambda ask: person_id in ask.authors)
+
+    def forget_source(self, message_id: str) -> None:
+        """Drop every question made from this message."""
+        self._drop(lambda ask: message_id in ask.sources)
+
+    def forget_conversations(self, conversation_ids: frozenset[str]) -> None:
+        """Drop every question of these conversations."""
+        self._drop(lambda ask: ask.conversation_id in conversation_ids)
+
+    def _drop(self, wanted: Callable[[Ask], bool]) -> None:
+        for token in [key for key, (ask, _) in self._held.items() if wanted(ask)]:
             del self._held[token]
 
 

@@ -77,6 +77,7 @@ class DeletionCog(commands.Cog):
         memory = self._bot.world.chat.memory
         for message_id in message_ids:
             memory.forget_source(message_id)
+            self._bot.desk.questions.forget_source(message_id)
         shown = await self._bot.world.database.run(lambda db: _forget_all(db, message_ids))
         memory.forget_replies(shown)
 
@@ -120,6 +121,7 @@ class DeletionCog(commands.Cog):
         scopes = (f"{PLATFORM}-{guild_id}", SHARED_SCOPE)
         gone = await self._bot.world.database.run(lambda db: _remove_place(db, scopes, key))
         self._bot.world.chat.memory.forget_conversations(gone)
+        self._bot.desk.questions.forget_conversations(gone)
         await self._bot.places.remove(key)
 
     # -- members
@@ -158,13 +160,12 @@ class DeletionCog(commands.Cog):
                     await self._member_left(guild.id, int(person.platform_id))
 
     async def _member_left(self, guild_id: int, user_id: int) -> None:
-        person = await self._bot.access.person(user_id)
         key = Spot(guild_id, 0).server_key
-        await self._bot.world.database.run(
-            lambda db: db.replies.redact(person.id, key_prefix=key, actor=BY)
-        )
-        for memory in self._bot.memories:
-            memory.forget_person(person.id)
+        for person_id in await self._bot.world.database.run(
+            lambda db: _redacted(db, str(user_id), key)
+        ):
+            for memory in self._bot.memories:
+                memory.forget_person(person_id)
 
 
 def _later_pages(db: Database, message_ids: Collection[str]) -> set[str]:
@@ -196,6 +197,14 @@ def _remove_place(db: Database, scopes: Iterable[str], key: str) -> frozenset[st
     for scope in scopes:
         db.conversations.remove(scope, key, actor=BY)
     return gone
+
+
+def _redacted(db: Database, platform_id: str, key: str) -> list[str]:
+    """Take away a person's text in one place; return their id if they were ever met."""
+    met = [one.id for one in db.people.find(platform_id) if one.platform == PLATFORM]
+    for person_id in met:
+        db.replies.redact(person_id, key_prefix=key, actor=BY)
+    return met
 
 
 def _known_servers(db: Database) -> set[int]:
