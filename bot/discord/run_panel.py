@@ -22,6 +22,7 @@ from bot.discord.pace import channel_key, webhook_key
 from bot.discord.run_cancel import cancel_view
 from bot.discord.run_sheet import final_embed, progress_embed
 from bot.discord.wording import training as words
+from core.errors import ThumbtuneError
 from core.generation import BASE
 from core.jobs import Progress
 from core.records import Run
@@ -122,7 +123,11 @@ class RunPanel:
         await self._edit(self._embed(), view=self._view(), files=await self._chart())
 
     async def end(self, run: Run) -> None:
-        """Show how the run ended, for good."""
+        """Show how the run ended, for good, once who is said to speak does."""
+        try:
+            await self._bot.world.registry.sync()
+        except ThumbtuneError as error:
+            log.warning("the end of run %s is shown before its adapter is: %s", run.id, error)
         live = await self._bot.world.database.run(lambda db: db.scopes.get(run.scope).live)
         self._run_id = run.id
         if self._shown and self._shown.until is not None and self._clock() >= self._shown.until:

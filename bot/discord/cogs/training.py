@@ -154,7 +154,6 @@ class TrainingCog(commands.Cog):
         run, said = None, words.BROKEN
         try:
             run = (await work).run
-            await self._bot.world.registry.sync()  # the message says who speaks, so let it be so
         except RunInProgress:
             said = words.RUNNING_ALREADY
         except (ThumbtuneError, OSError) as error:

@@ -7,12 +7,15 @@ import os
 
 import discord
 
+from bot.adapters import promote
 from bot.discord.cogs.training import TrainingCog
 from bot.discord.run_panel import ANSWER_S, RunPanel, Shown, shown_message
 from bot.discord.wording import training as words
+from core.generation import BASE
 from core.jobs import PROGRESS, Progress
 from tests.bot.discord.conftest import Town, make_bot
 from tests.bot.discord.test_training import GONE, prepare, text_of
+from tests.bot.test_arena import publish
 
 
 def line(fraction: float, **more: object) -> Progress:
@@ -89,6 +92,19 @@ async def test_a_run_that_goes_on_over_a_restart_is_followed(town: Town) -> None
     assert words.BROKEN in said
     assert "no room" in said
     cog.watch.cancel()
+
+
+async def test_who_is_said_to_speak_at_the_end_does(town: Town) -> None:
+    """A run that something else drove ends with its adapter's name; the next reply is by it."""
+    panel, _ = await panel_of(town)
+    world, scope = town.world, town.scope
+    name = await publish(world, 1, scope=scope)
+    assert await world.registry.speaking(scope) == BASE
+    await promote(world.database, world.settings.data_dir, name, scope=scope, actor="test")
+    (run,) = await world.database.run(lambda db: db.runs.active())
+    await panel.end(run)
+    assert await world.registry.speaking(scope) == name
+    assert words.speaks(name) in text_of(town.channel.last_message.embeds[0])
 
 
 async def test_an_interrupted_run_goes_on_after_a_restart(town: Town) -> None:
