@@ -52,6 +52,8 @@ QUESTIONS = {
     "cleo": ("What is a glacier?", "Why do cats purr?", "Name a planet.", "What is a nurse?"),
     "dora": ("What is a xylophone?", "Who plays bagpipes?", "Name a lizard.", "What is Zanzibar?"),
 }
+MESSAGES = "/channels/{channel}/messages"
+TUNE = "What is a violin?"
 FIX = "A tower with a bright light that guides ships."
 
 
@@ -59,6 +61,8 @@ FIX = "A tower with a bright light that guides ships."
 async def test_a_server_teaches_the_default_model(tmp_path: Path) -> None:
     """Chat, votes, a training run that survives `kill -9`, another voice, back again, forgotten."""
     async with Double() as double:
+        for method, pattern in (("POST", MESSAGES), ("PATCH", f"{MESSAGES}/{{message}}")):
+            double.limit(method, pattern, limit=5, per_s=5.0)
         story = await found(double, tmp_path)
         try:
             await tell(story)
@@ -85,10 +89,12 @@ async def tell(story: Story) -> None:
     await vote(story, list(replies))
     await correct_and_ask_again(story, replies)
     await refuse_a_stranger(story)
+    before = await ask_without_luck(story)
     during = await train(story)
     newest = await hear_the_new_voice(story)
     after = await roll_back(story)
-    shown = {**replies, during: "ada", newest: "cleo", after: "ada"}
+    assert spoken(before) == spoken(during) == spoken(after)
+    shown = {**replies, before: "cleo", during: "ada", newest: "cleo", after: "ada"}
     by = check_what_is_kept(story, shown)
     assert by.pop(reply_id(newest)) == f"{story.scope}@v1"
     assert set(by.values()) == {BASE}
@@ -167,6 +173,12 @@ async def refuse_a_stranger(story: Story) -> None:
     assert story.operator.rows("SELECT id FROM runs") == []
 
 
+async def ask_without_luck(story: Story) -> Message:
+    """From here on one voice gives one answer to one question; return the base model's."""
+    await story.use("admin", "settings style", temperature=0)
+    return await story.ask("cleo", TUNE)
+
+
 async def train(story: Story) -> Message:
     """A run is planned, begun, killed in the middle and goes on; return a reply written then."""
     plan = await story.use("admin", "retrain", dry_run=True)
@@ -180,7 +192,7 @@ async def train(story: Story) -> Message:
     (run,) = story.operator.rows("SELECT id, state FROM runs")
     assert run["state"] == "training"
     assert f"{run['id']} was cut off while training" in await story.operator.start()
-    during = await story.ask("ada", "Name a bird.")
+    during = await story.ask("ada", TUNE)
     assert text_of(panel.embeds).startswith(f"{training_words.TITLE}\n")
     accepted = f"{training_words.TITLE}: {training_words.OUTCOMES['promoted'].lower()}"
     await until(lambda: watched(panel, bars).startswith(accepted), 180)
@@ -193,7 +205,7 @@ async def train(story: Story) -> Message:
 
 async def hear_the_new_voice(story: Story) -> Message:
     """The next reply is by what was learnt, and says so where an admin looks."""
-    newest = await story.ask("cleo", "What is a violin?")
+    newest = await story.ask("cleo", TUNE)
     listed = told(await story.use("admin", "adapter list"))
     assert adapter_words.who_speaks(f"{story.scope}@v1", BASE) in listed
     assert told(await story.press("ada", newest, "up")) == vote_words.UP
@@ -209,7 +221,7 @@ async def roll_back(story: Story) -> Message:
     mention = f"<@{story.people['admin'].id}>"
     assert public.content == adapter_words.rolled_back(mention, BASE, f"{story.scope}@v1")
     assert not public.ephemeral
-    return await story.ask("ada", "Name a tree.")
+    return await story.ask("ada", TUNE)
 
 
 def check_what_is_kept(story: Story, shown: dict[Message, str]) -> dict[str, str]:
