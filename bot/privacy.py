@@ -72,7 +72,7 @@ async def opt_out(
     """
     _drop(memories, person_id)
     removed = await database.run(lambda db: db.people.opt_out(person_id, actor=actor))
-    stopped = await _stop_runs(database, data_dir, _learning_from(person_id), actor)
+    stopped = await stop_runs(database, data_dir, _learning_from(person_id), actor)
     _drop(memories, person_id)  # what was being written meanwhile
     return Forgotten(removed, await _flagged(database, person_id), stopped)
 
@@ -88,7 +88,7 @@ async def forget(
     """Remove what a person wrote and voted, for good. Idempotent. Raises NotFound."""
     _drop(memories, person_id)
     removed = await database.run(lambda db: db.people.forget(person_id, actor=actor))
-    stopped = await _stop_runs(database, data_dir, lambda db: db.runs.unfinished(), actor)
+    stopped = await stop_runs(database, data_dir, lambda db: db.runs.unfinished(), actor)
     _drop(memories, person_id)
     return Forgotten(removed, await _flagged(database, person_id), stopped)
 
@@ -133,9 +133,10 @@ def _learning_from(person_id: str) -> Callable[[Database], list[Run]]:
     return found
 
 
-async def _stop_runs(
+async def stop_runs(
     database: AsyncDatabase, data_dir: Path, which: Callable[[Database], Sequence[Run]], actor: str
 ) -> list[str]:
+    """Stop these runs and delete their copies of people's words; return their ids."""
     runs = await database.run(which)
     for run in runs:
         if run.state in ACTIVE_RUN_STATES:

@@ -15,6 +15,7 @@ from discord import ui
 
 from bot.discord.answers import guarded
 from bot.discord.controls import REPLY
+from bot.discord.forms import form
 from bot.discord.wording import votes as words
 from bot.feedback import MAX_CORRECTION_CHARS, REASONS
 
@@ -127,16 +128,13 @@ def vote_view(reply_id: str, kind: str, reasons: Sequence[str] = ()) -> ui.View:
 
 def correction_form(reply_id: str, text: str) -> ui.Modal:
     """Return the form for a correction, filled with what was said."""
-    form = ui.Modal(title=words.CORRECTION_TITLE, custom_id=f"tt:correct:{reply_id}")
-    field: ui.TextInput[Any] = ui.TextInput(
-        style=discord.TextStyle.paragraph,
-        default=text[:MAX_CORRECTION_CHARS] or None,
-        max_length=MAX_CORRECTION_CHARS,
-        custom_id="text",
+    return form(
+        f"tt:correct:{reply_id}",
+        title=words.CORRECTION_TITLE,
+        label=words.CORRECTION_LABEL,
+        text=text,
+        limit=MAX_CORRECTION_CHARS,
     )
-    form.add_item(ui.Label(text=words.CORRECTION_LABEL, component=field))
-    form.stop()  # so that discord.py keeps none: every form comes in by on_interaction
-    return form
 
 
 def opt_in_view(reply_id: str) -> ui.View:
@@ -144,12 +142,3 @@ def opt_in_view(reply_id: str) -> ui.View:
     view = ui.View(timeout=None)
     view.add_item(OptInButton(reply_id))
     return view
-
-
-def written(components: Sequence[Any]) -> str:
-    """Return the text of a form's one field, whatever it is wrapped in."""
-    for part in components:
-        inner = part.get("components") or ([part["component"]] if "component" in part else ())
-        if text := part.get("value") or written(inner):
-            return str(text)
-    return ""

@@ -18,6 +18,7 @@ from discord.ext import commands, tasks
 
 from bot.discord.places import PLATFORM, SHARED_SCOPE, Spot, spot_of
 from bot.discord.wording import privacy as words
+from bot.privacy import stop_runs
 from core.errors import ThumbtuneError
 from core.records import Person
 from storage.database import Database
@@ -114,6 +115,12 @@ class DeletionCog(commands.Cog):
         await self._remove(guild_id, Spot(guild_id, 0).server_key)
         scope = f"{PLATFORM}-{guild_id}"
         spoke = await self._bot.world.database.run(lambda db: _base_again(db, scope))
+        await stop_runs(
+            self._bot.world.database,
+            self._bot.world.settings.data_dir,
+            lambda db: [run for run in db.runs.unfinished() if run.scope == scope],
+            BY,
+        )
         self._bot.say(words.server_left(scope, spoke))
 
     async def _remove(self, guild_id: int, key: str) -> None:

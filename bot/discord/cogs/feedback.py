@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-import secrets
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from discord.ext import commands
 from bot.discord.access import admin
 from bot.discord.answers import guarded, in_time, tell
 from bot.discord.charts import likes_chart
+from bot.discord.forms import form, sent
 from bot.discord.places import PLATFORM
 from bot.discord.run_cancel import require_owner
 from bot.discord.text import excerpt
@@ -36,6 +36,7 @@ UPLOAD_BYTES = 10 * 1024 * 1024
 CHART = "likes.png"
 QUOTE_CHARS = 900
 FEEDBACK = r"(?P<feedback>f_[0-9a-f]{16})"
+REVISED = re.compile(rf"tt:revise:{FEEDBACK}")
 Form = Literal["raw", "kto", "dpo", "sft"]
 
 
@@ -70,29 +71,6 @@ class ReviewButton(
             await cog.open_form(interaction, self.feedback_id)
         else:
             await cog.decide(interaction, self.action, self.feedback_id)
-
-
-class EditForm(ui.Modal):
-    """The form behind Edit: the correction's words."""
-
-    def __init__(self, feedback_id: str, text: str) -> None:
-        form = f"tt:review:{secrets.token_hex(8)}"
-        super().__init__(title=words.EDIT_TITLE, timeout=None, custom_id=form)
-        self._feedback_id = feedback_id
-        self.text: ui.TextInput[Any] = ui.TextInput(
-            style=discord.TextStyle.paragraph,
-            default=text,
-            max_length=MAX_CORRECTION_CHARS,
-            custom_id="text",
-        )
-        self.add_item(ui.Label(text=words.EDIT_LABEL, component=self.text))
-
-    @guarded
-    async def on_submit(self, interaction: discord.Interaction[Any], /) -> None:
-        """Store the words and show the next row."""
-        await _cog(interaction).decide(
-            interaction, "edit", self._feedback_id, text=str(self.text.value)
-        )
 
 
 class FeedbackCog(commands.Cog):
@@ -150,7 +128,23 @@ class FeedbackCog(commands.Cog):
         except NotFound:
             await self._show(interaction, await self._review.next(scope), said=words.GONE)
         else:
-            await interaction.response.send_modal(EditForm(feedback_id, row.text or ""))
+            await interaction.response.send_modal(
+                form(
+                    f"tt:revise:{feedback_id}",
+                    title=words.EDIT_TITLE,
+                    label=words.EDIT_LABEL,
+                    text=row.text or "",
+                    limit=MAX_CORRECTION_CHARS,
+                )
+            )
+
+    @commands.Cog.listener()
+    @guarded
+    async def on_interaction(self, interaction: discord.Interaction[Any]) -> None:
+        """Take the form behind Edit."""
+        if filled := sent(interaction, REVISED):
+            match, text = filled
+            await self.decide(interaction, "edit", match["feedback"], text=text)
 
     async def decide(
         self, interaction: discord.Interaction[Any], action: str, feedback_id: str, text: str = ""

@@ -6,16 +6,17 @@ its server, the server before `config.toml`; a value left out takes the wider on
 
 from __future__ import annotations
 
-import secrets
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import discord
-from discord import app_commands, ui
+from discord import app_commands
 from discord.ext import commands
 
 from bot.discord.access import admin
 from bot.discord.answers import guarded, tell
 from bot.discord.effective import effective, persona_shown, roles_line
+from bot.discord.forms import form, sent
 from bot.discord.places import spot_of
 from bot.discord.reset import ResetButton, reset_view
 from bot.discord.text import pages
@@ -28,29 +29,7 @@ if TYPE_CHECKING:
 Channel = discord.TextChannel | discord.VoiceChannel | discord.StageChannel | discord.ForumChannel
 Interaction = discord.Interaction[Any]
 NEEDS_CONTENT = ("all", "join")
-
-
-class PersonaForm(ui.Modal, title=words.PERSONA_TITLE):
-    """A form with room for a long persona; empty takes the wider setting again."""
-
-    def __init__(self, cog: SettingsCog, channel: Channel | None, now: str) -> None:
-        super().__init__(custom_id=f"tt:persona:{secrets.token_hex(8)}")
-        self._cog = cog
-        self._channel = channel
-        self.text: ui.TextInput[Any] = ui.TextInput(
-            label=words.PERSONA_LABEL,
-            style=discord.TextStyle.paragraph,
-            default=now,
-            required=False,
-            max_length=MAX_PERSONA_CHARS,
-        )
-        self.add_item(self.text)
-
-    @guarded
-    async def on_submit(self, interaction: Interaction, /) -> None:
-        """Take the persona over; whoever sends it must still be allowed to."""
-        await interaction.client.access.check(interaction, "settings")
-        await self._cog.set_persona(interaction, self.text.value.strip() or None, self._channel)
+PERSONA = re.compile(r"tt:persona:(?P<channel>[0-9]{1,20})")
 
 
 @app_commands.default_permissions(manage_guild=True)
@@ -91,7 +70,31 @@ class SettingsCog(
             await self.set_persona(interaction, text.strip(), channel)
             return
         place = await self._place(interaction, channel)
-        await interaction.response.send_modal(PersonaForm(self, channel, place.persona or ""))
+        await interaction.response.send_modal(
+            form(
+                f"tt:persona:{channel.id if channel else 0}",
+                title=words.PERSONA_TITLE,
+                label=words.PERSONA_LABEL,
+                text=place.persona or "",
+                limit=MAX_PERSONA_CHARS,
+                required=False,
+            )
+        )
+
+    @commands.Cog.listener()
+    @guarded
+    async def on_interaction(self, interaction: Interaction) -> None:
+        """Take the form of a persona; whoever sends it must still be allowed to."""
+        filled = sent(interaction, PERSONA)
+        if filled is None or interaction.guild is None:
+            return
+        match, text = filled
+        await self._bot.access.check(interaction, "settings")
+        channel = interaction.guild.get_channel(int(match["channel"]))
+        if int(match["channel"]) and channel is None:
+            await tell(interaction, words.CHANNEL_GONE)
+            return
+        await self.set_persona(interaction, text.strip() or None, cast("Channel | None", channel))
 
     async def set_persona(
         self, interaction: Interaction, persona: str | None, channel: Channel | None

@@ -15,8 +15,9 @@ import discord
 from discord import ui
 from discord.ext import commands
 
-from bot.discord.answers import guarded, in_time, tell
-from bot.discord.ballots import BUTTONS, FORM, correction_form, opt_in_view, vote_view, written
+from bot.discord.answers import FORM_S, guarded, in_time, show_form, tell
+from bot.discord.ballots import BUTTONS, FORM, correction_form, opt_in_view, vote_view
+from bot.discord.forms import sent
 from bot.discord.places import spot_of
 from bot.discord.wording import votes as words
 from bot.feedback import NeedsConsent, NotKept
@@ -136,6 +137,8 @@ class VotingCog(commands.Cog):
     async def _give_reason(
         self, interaction: discord.Interaction[Any], reply_id: str, reason: str
     ) -> _Answer:
+        if await self._bot.access.blocked(interaction.user.id, interaction.channel):
+            return _Answer(words.BLOCKED)
         person = await self._bot.access.person(interaction.user.id)
         try:
             vote = await self._feedback.toggle_tag(reply_id, person.id, reason)
@@ -169,9 +172,10 @@ class VotingCog(commands.Cog):
 
         The form must be the first answer, so nothing slow stands before it.
         """
-        answer = await self._form(interaction, reply_id)
+        form = self._form(interaction, reply_id)
+        answer = await in_time(interaction, form, patience_s=FORM_S)
         if isinstance(answer, ui.Modal):
-            await interaction.response.send_modal(answer)
+            await show_form(interaction, answer)
         else:
             await tell(interaction, answer)
 
@@ -179,12 +183,9 @@ class VotingCog(commands.Cog):
     @guarded
     async def on_interaction(self, interaction: discord.Interaction[Any]) -> None:
         """Take a correction's form, whether or not it was opened before a restart."""
-        if interaction.type is not discord.InteractionType.modal_submit:
-            return
-        data: Any = interaction.data or {}
-        form = FORM.fullmatch(data.get("custom_id", ""))
-        if form:
-            work = self._correct(interaction, form["reply"], written(data["components"]))
+        if form := sent(interaction, FORM):
+            match, text = form
+            work = self._correct(interaction, match["reply"], text)
             await _say(interaction, await in_time(interaction, work))
 
     async def opt_in(self, interaction: discord.Interaction[Any], reply_id: str) -> None:

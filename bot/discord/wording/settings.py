@@ -53,6 +53,8 @@ PERSONA_TITLE = "Who I am"
 """The title of the form for a persona."""
 PERSONA_LABEL = "Persona; leave it empty for the wider setting"
 """The label of its one field."""
+CHANNEL_GONE = "That channel is gone, so nothing was changed."
+"""Told to the one who sent a form about a channel that was deleted meanwhile."""
 DEFAULTS = {"persona": "the model's own"}
 """How a default reads."""
 STYLE = {"temperature": "Temperature", "max_tokens": "Longest reply"}

@@ -96,14 +96,21 @@ async def test_a_persona_by_option_and_by_form(town: Town) -> None:
     form = await town.admin.slash(town.channel, "settings persona")
     assert form.modal is not None
     assert "You are *brief*." in str(form.modal)
-    field = form.modal["components"][0]["components"][0]["custom_id"]
-    done = await town.admin.submit_modal(form, {field: "You are a pirate.\nAlways."})
+    done = await town.admin.submit_modal(form, {"text": "You are a pirate.\nAlways."})
     assert done.response.content.startswith("Persona for this server: You are")
     assert (await town.bot.places.style(here(town))).persona == "You are a pirate.\nAlways."
     form = await town.admin.slash(town.channel, "settings persona")
-    field = form.modal["components"][0]["components"][0]["custom_id"]
-    await town.admin.submit_modal(form, {field: ""})
+    await town.admin.submit_modal(form, {"text": ""})
     assert (await town.bot.places.server(here(town))).persona is None
+
+
+async def test_a_personas_form_may_be_sent_after_a_restart(town: Town) -> None:
+    """The form says which channel it is about, so the next bot takes it as well."""
+    form = await town.admin.slash(town.channel, "settings persona", channel=town.channel)
+    await town.env.restart_bot(make_bot(town.world))
+    done = await town.admin.submit_modal(form, {"text": "You are a pirate."})
+    assert done.response.content.startswith("Persona for <#")
+    assert (await town.bot.places.channel(here(town))).persona == "You are a pirate."
 
 
 async def test_listening_changes_whom_the_bot_answers(town: Town) -> None:

@@ -264,4 +264,4 @@ async def test_forms_opened_before_a_right_was_lost_change_nothing(town: Town) -
     assert await everything(town) == before
     rows = await town.rows("SELECT detail FROM events WHERE action = 'discord.used' ORDER BY id")
     names = [json.loads(str(row["detail"]))["command"] for row in rows[-2:]]
-    assert names == ["tt:persona", "tt:review"]
+    assert names == ["tt:persona", "tt:revise"]
