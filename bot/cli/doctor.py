@@ -49,7 +49,7 @@ def doctor(
         for finding in findings:
             mark = "[green]ok[/]  " if finding.ok else "[bold red]look[/]"
             output.console.print(f"{mark} {finding.name:<10} ", end="")
-            output.say(finding.text)
+            output.console.print(finding.text, markup=False, soft_wrap=True)  # links stay whole
         output.result({finding.name: finding for finding in findings})
         return Exit.OK if all(finding.ok for finding in findings) else Exit.FAILED
 
