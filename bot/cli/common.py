@@ -68,8 +68,8 @@ class Output:
         self.console = Console(stderr=as_json, highlight=False)
 
     def say(self, text: str) -> None:
-        """Tell people one line."""
-        self.console.print(text, markup=False)
+        """Tell people one line; in a log it stays one."""
+        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
 
     def result(self, value: Any) -> None:
         """Print the outcome for programs, if they asked for it."""
