@@ -290,3 +290,4 @@ class FeedbackRow:
     authors: tuple[str, ...]
     all_consented: bool
     other_finish_reason: FinishReason | None = None
+    other_id: str | None = None

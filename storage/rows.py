@@ -122,6 +122,7 @@ def to_feedback_row(row: Row) -> FeedbackRow:
         authors=tuple(row["authors"].split(",")) if row["authors"] else (),
         all_consented=bool(row["all_consented"]),
         other_finish_reason=row["other_finish_reason"],
+        other_id=row["other_id"],
     )
 
 

@@ -14,7 +14,7 @@ from storage.rows import to_feedback_row
 
 ROWS = """SELECT f.*, r.scope, r.prompt, r.text AS reply_text, r.adapter AS reply_adapter,
     r.finish_reason, p.platform, p.display_name AS person_name, o.text AS other_text,
-    o.finish_reason AS other_finish_reason,
+    o.id AS other_id, o.finish_reason AS other_finish_reason,
     (SELECT group_concat(person_id) FROM
         (SELECT person_id FROM reply_authors WHERE reply_id = r.id ORDER BY person_id)) AS authors,
     (r.kept AND p.consent = 'given'

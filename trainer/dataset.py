@@ -135,7 +135,8 @@ def _claims(rows: list[FeedbackRow], left_out: Counter[str]) -> Iterable[_Claim]
                 left_out["changed mind"] += 1
             case "up":
                 yield _Claim("vote", row, (reply,), liked=True, strength=1.0)
-                if row.other_text is not None:
+                older = votes.get((row.other_id or "", row.feedback.person_id))
+                if row.other_text is not None and (older is None or older.feedback.kind != "up"):
                     yield _Claim("pair", row, (reply, _other(row)), liked=True, strength=1.0)
             case "down":
                 yield _Claim("vote", row, (reply,), liked=False, strength=1.0)

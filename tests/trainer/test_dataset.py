@@ -58,6 +58,15 @@ def test_asking_again_is_a_weak_dislike_unless_the_person_voted() -> None:
     assert left_out == {"asked again, but voted": 1}
 
 
+def test_two_liked_versions_are_no_pair() -> None:
+    """Who likes both versions has not said that one is better."""
+    examples, _ = select(
+        feedback_row("up", reply="r1", text="old"),
+        feedback_row("up", reply="r2", text="new", other_text="old", other_id="r1"),
+    )
+    assert [example.type for example in examples] == ["vote", "vote"]
+
+
 def test_a_liked_second_reply_beats_the_first() -> None:
     """Again, then 👍: the pair comes from either row that knows of both replies."""
     by_vote, _ = select(feedback_row("up", text="new", other_text="old"))
