@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import discord
 from discord import app_commands
 
+from bot.discord.answers import in_time
 from bot.discord.places import PLATFORM, Places, spot_of
 from bot.discord.wording import common as words
 from core.errors import ThumbtuneError
@@ -102,7 +103,7 @@ def admin(area: Area) -> Callable[[T], T]:
 
     async def predicate(interaction: discord.Interaction[Any]) -> bool:
         bot: ThumbtuneBot = interaction.client
-        await bot.access.check(interaction, area)
+        await in_time(interaction, bot.access.check(interaction, area))
         return True
 
     return app_commands.check(predicate)

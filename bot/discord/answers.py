@@ -20,6 +20,8 @@ from core.errors import ThumbtuneError
 log = logging.getLogger(__name__)
 PATIENCE_S = 0.7
 """How long an answer may take before the interaction is acknowledged without it."""
+FORM_S = 2.0
+"""How long a form may take: it must be the first answer, within the three seconds."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,13 +43,33 @@ async def tell(
         await interaction.response.send_message(text, ephemeral=True, **more)
 
 
-async def in_time(interaction: discord.Interaction[Any], work: Awaitable[T]) -> T:
+async def acknowledge(interaction: discord.Interaction[Any], *, publicly: bool = False) -> None:
+    """Say that an answer comes, unless that was said already."""
+    if not interaction.response.is_done():
+        await interaction.response.defer(ephemeral=not publicly, thinking=True)
+
+
+async def in_time(
+    interaction: discord.Interaction[Any],
+    work: Awaitable[T],
+    *,
+    publicly: bool = False,
+    patience_s: float | None = None,
+) -> T:
     """Wait for work; if it takes longer than a moment, acknowledge first and go on waiting."""
     task = asyncio.ensure_future(work)
-    await asyncio.wait({task}, timeout=PATIENCE_S)
-    if not task.done() and not interaction.response.is_done():
-        await interaction.response.defer(ephemeral=True, thinking=True)
+    await asyncio.wait({task}, timeout=PATIENCE_S if patience_s is None else patience_s)
+    if not task.done():
+        await acknowledge(interaction, publicly=publicly)
     return await task
+
+
+async def show_form(interaction: discord.Interaction[Any], form: discord.ui.Modal) -> None:
+    """Open a form; Discord takes one as the first answer only, so a late one is not shown."""
+    if interaction.response.is_done():
+        await tell(interaction, words.FORM_TOO_LATE)
+    else:
+        await interaction.response.send_modal(form)
 
 
 def guarded(

@@ -20,8 +20,10 @@ async def is_addressed(bot: ThumbtuneBot, message: discord.Message, chance: rand
     place = await bot.places.channel(spot_of(message.channel))
     if place.listen == "off":
         return False
-    if place.listen == "all" or is_spoken_to(bot, message):
+    if is_spoken_to(bot, message):
         return True
+    if place.listen == "all":
+        return bool(message.content or message.attachments or message.stickers)
     if await _is_own_thread(bot, message):
         return bool(message.content)
     return (

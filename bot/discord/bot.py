@@ -33,6 +33,8 @@ MINUTE_S = 60.0
 C = TypeVar("C", bound=commands.Cog)
 LEAVE_S = 15.0
 """How long replies being written may go on when the bot is told to stop."""
+LAST_WORDS_S = 5.0
+"""How long those that were stopped then have to show what they have."""
 
 
 def quiet(_: str) -> None:
@@ -135,6 +137,9 @@ class ThumbtuneBot(commands.Bot):
         self._leaving = True
         if self._writing:
             await asyncio.wait(set(self._writing), timeout=LEAVE_S)
+        if self._writing:
+            self.desk.stop_all()
+            await asyncio.wait(set(self._writing), timeout=LAST_WORDS_S)
         await self.close()
 
 

@@ -19,7 +19,7 @@ import discord
 
 from bot.chat import ReplyInProgress
 from bot.discord.answers import tell
-from bot.discord.context import Context, build, replied_to
+from bot.discord.context import Context, build, replied_to, spoken
 from bot.discord.controls import Step, retry_view
 from bot.discord.places import Spot, Style, spot_of
 from bot.discord.questions import Question, Questions, as_now, message_of
@@ -99,20 +99,29 @@ class Desk:
         if running is None:
             await tell(interaction, words.NOT_RUNNING)
             return
-        writing, asker = running
-        may = await self._bot.access.may(interaction.user, interaction.channel, "settings")
-        if interaction.user.id != asker and not may:
-            await tell(interaction, words.NOT_YOURS_TO_STOP)
-            return
         await interaction.response.defer()
-        writing.cancel()
+        writing, asker = running
+        may = self._bot.access.may
+        if interaction.user.id == asker or await may(
+            interaction.user, interaction.channel, "settings"
+        ):
+            writing.cancel()
+        else:
+            await tell(interaction, words.NOT_YOURS_TO_STOP)
+
+    def stop_all(self) -> None:
+        """End every reply that is being written with what it has."""
+        for writing, _ in self._running.values():
+            writing.cancel()
 
     async def again(self, interaction: discord.Interaction[Any], reply_id: str) -> None:
         """Write another version over a reply; ◀ ▶ lead back to the older ones."""
         async with self._held_message(interaction) as message:
-            if message is None or not await self._bot.door.lets_in(interaction):
+            if message is None:
                 return
             await interaction.response.defer()
+            if not await self._bot.door.lets_in(interaction):
+                return
             person = await self._bot.access.person(interaction.user.id)
             try:
                 writing = await self._another(message, reply_id, person)
@@ -139,6 +148,10 @@ class Desk:
         async with self._held_message(interaction) as message:
             if message is None:
                 return
+            await interaction.response.defer()
+            if await self._bot.access.blocked(interaction.user.id, interaction.channel):
+                await tell(interaction, words.BLOCKED)
+                return
             versions = await self._bot.world.database.run(lambda db: db.replies.versions(reply_id))
             ids = [version.id for version in versions]
             place = ids.index(reply_id) + (1 if step == "newer" else -1) if reply_id in ids else -1
@@ -146,7 +159,6 @@ class Desk:
             if reply is None:
                 await tell(interaction, words.VERSION_GONE)
                 return
-            await interaction.response.defer()
             sheet = await self._standing(message, reply_id)
             shown = rendered(reply, head=_head_of(message, reply))
             await sheet.finish(shown, await view_of(self._bot, reply))
@@ -158,13 +170,16 @@ class Desk:
     async def retry(self, interaction: discord.Interaction[Any], token: str) -> None:
         """Answer a question once more, over the apology."""
         async with self._held_message(interaction) as message:
-            if message is None or not await self._bot.door.lets_in(interaction):
+            if message is None:
                 return
             await interaction.response.defer()
+            if not await self._bot.door.lets_in(interaction):
+                return
             question = self.questions.get(token)
             if token.startswith("m"):
                 asked = await message_of(interaction, int(token[1:]))
-                question = await self.question(asked) if asked else None
+                told = asked is not None and not asked.author.bot and spoken(self._bot, asked)
+                question = await self.question(asked) if asked and told else None
             if question is None:
                 await tell(interaction, words.QUESTION_GONE)
                 return

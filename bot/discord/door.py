@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import discord
 
-from bot.discord.answers import tell
+from bot.discord.answers import in_time, tell
 from bot.discord.wording import chat as words
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Door:
 
     async def lets_in(self, interaction: discord.Interaction[Any], text: str | None = None) -> bool:
         """Say whether a command or button may begin a reply; if not, the person was told why."""
-        refusal = await self._against(interaction, text)
+        refusal = await in_time(interaction, self._against(interaction, text), publicly=True)
         if refusal:
             await tell(interaction, refusal)
         return not refusal
@@ -51,8 +51,10 @@ class Door:
             return words.BLOCKED
         if text is not None and (fault := self.fault(text)):
             return fault
-        wait_s = bot.person_limit.take(str(interaction.user.id))
-        return words.slow_down(wait_s) if wait_s else ""
+        if wait_s := bot.person_limit.take(str(interaction.user.id)):
+            return words.slow_down(wait_s)
+        wait_s = bot.channel_limit.take(str(interaction.channel_id))
+        return words.channel_full(wait_s) if wait_s else ""
 
     def fault(self, text: str) -> str:
         """Return what is wrong with a text, or nothing."""

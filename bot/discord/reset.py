@@ -43,12 +43,13 @@ class ResetButton(ui.DynamicItem[ui.Button[Any]], template=r"tt:settings:(?P<dee
     @guarded
     async def callback(self, interaction: Interaction) -> None:
         """Reset, or leave it; whoever presses must still be allowed to."""
+        await interaction.response.defer()
         bot: ThumbtuneBot = interaction.client
         person = await bot.access.check(interaction, "settings")
         if self.deed == "reset":
             await reset(bot, spot_of(interaction.channel), person.id)
         text = words.WAS_RESET if self.deed == "reset" else words.LEFT_ALONE
-        await interaction.response.edit_message(content=text, view=None)
+        await interaction.edit_original_response(content=text, view=None)
 
 
 def reset_view() -> ui.View:

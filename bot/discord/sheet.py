@@ -7,6 +7,7 @@ belong (an answer to a message, to a command, over an older version), not what i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -87,7 +88,8 @@ class Sheet:
                 await asyncio.sleep(pause)
         while len(self._messages) > len(pages):
             self._shown.pop()
-            await self._messages.pop().delete()
+            with contextlib.suppress(discord.NotFound):
+                await self._messages.pop().delete()
 
 
 def answer_sheet(message: discord.Message) -> Sheet:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 """How often a waiting reply looks at its place in the line."""
 LIMIT = 2000
+UNKNOWN_MESSAGE = 10008
 _NOTICE = {
     "length": words.CUT_AT_LENGTH,
     "deadline": words.CUT_AT_TIME,
@@ -112,8 +113,10 @@ class ReplyWriter:
             log.warning("reply %s failed: %s", writing.reply.id, error)
             await (self._end(self._older) if self._older else self._apologise())
             return None
-        except (discord.NotFound, discord.Forbidden) as gone:
+        except (discord.HTTPException, *PASSING) as gone:
             log.info("reply %s can no longer be shown: %s", writing.reply.id, gone)
+            if isinstance(gone, discord.NotFound) and gone.code == UNKNOWN_MESSAGE:
+                self._report(self._sheet.message_ids)
             return None
         finally:
             self._begun.set()
@@ -181,3 +184,10 @@ class ReplyWriter:
             await self._bot.world.database.run(
                 lambda db: db.replies.show(reply_id, channel_id, ids)
             )
+        if self._bot.world.chat.memory.gone(ids):  # deleted before it was known what it shows
+            self._report(self._sheet.message_ids)
+
+    def _report(self, message_ids: list[int]) -> None:
+        """Let what a missing message showed be forgotten."""
+        for message_id in message_ids:
+            self._bot.dispatch("thumbtune_message_gone", message_id)

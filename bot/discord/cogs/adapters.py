@@ -19,7 +19,7 @@ from bot import adapters
 from bot.adapters import Shelf
 from bot.arena import ArenaService
 from bot.discord.access import admin
-from bot.discord.answers import in_time, tell
+from bot.discord.answers import acknowledge, in_time, tell
 from bot.discord.charts import likes_chart
 from bot.discord.promotion import PromoteButton, promote_view, require_owner, roll_back
 from bot.discord.text import excerpt
@@ -71,7 +71,7 @@ class AdaptersCog(commands.Cog):
     @admin("adapters")
     async def show(self, interaction: discord.Interaction[Any], name: str) -> None:
         """Show one version: how it was made, how it was judged, how it is liked."""
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await acknowledge(interaction)
         found = await self._find(interaction, name)
         if found == BASE:
             await tell(interaction, words.BASE_HAS_NO_PAGE)
@@ -90,7 +90,7 @@ class AdaptersCog(commands.Cog):
         self, interaction: discord.Interaction[Any], name: str = "", other: str = ""
     ) -> None:
         """Set two versions side by side: votes, blind matches and checks."""
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await acknowledge(interaction)
         pair = await self._pair(interaction, name, other)
         if pair is None:
             said = words.SAME_TWICE if name or other else words.NOTHING_TO_COMPARE
@@ -128,7 +128,7 @@ class AdaptersCog(commands.Cog):
     async def rollback(self, interaction: discord.Interaction[Any]) -> None:
         """Let the version speak that spoke before, at once."""
         require_owner(self._bot, interaction)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await acknowledge(interaction)
         await roll_back(self._bot, interaction)
 
     @show.autocomplete("name")

@@ -18,7 +18,7 @@ from discord import app_commands, ui
 from discord.ext import commands
 
 from bot.arena import ArenaService, Choice, OpenMatch
-from bot.discord.answers import guarded, in_time, tell
+from bot.discord.answers import acknowledge, guarded, in_time, tell
 from bot.discord.context import Context
 from bot.discord.desk import asked_head
 from bot.discord.places import spot_of
@@ -88,14 +88,15 @@ class ArenaCog(commands.Cog):
     @app_commands.describe(prompt="What both replies should answer")
     async def arena(self, interaction: discord.Interaction[Any], prompt: str) -> None:
         """Get two replies from two versions of me, and say which one is better."""
-        if not await self._lets_in(interaction, prompt):
+        if not await self._bot.door.lets_in(interaction, prompt):
             return
+        scope = self._bot.places.scope(interaction.guild_id)
         try:
-            await self._arena.sides(self._bot.places.scope(interaction.guild_id))
+            await in_time(interaction, self._arena.sides(scope), publicly=True)
         except Conflict:
             await tell(interaction, words.ONLY_ONE_VERSION)
             return
-        await interaction.response.defer(thinking=True)
+        await acknowledge(interaction, publicly=True)
         self._bot.writing()
         shown = await interaction.original_response()
         try:
@@ -144,29 +145,21 @@ class ArenaCog(commands.Cog):
         self, interaction: discord.Interaction[Any], match_id: str, choice: Choice
     ) -> None:
         """Store a choice and tell the one who made it, without saying who wrote what."""
+        await tell(
+            interaction, await in_time(interaction, self._choose(interaction, match_id, choice))
+        )
+
+    async def _choose(
+        self, interaction: discord.Interaction[Any], match_id: str, choice: Choice
+    ) -> str:
         if await self._bot.access.blocked(interaction.user.id, interaction.channel):
-            await tell(interaction, chat_words.BLOCKED)
-            return
+            return chat_words.BLOCKED
+        person = await self._bot.access.person(interaction.user.id)
         try:
-            await in_time(interaction, self._stored(interaction.user.id, match_id, choice))
+            await self._arena.choose(match_id, person.id, choice)
         except NotFound:
-            await tell(interaction, words.MATCH_GONE)
-            return
-        said = words.TIED if choice == "tie" else words.chosen(_LABELS[choice])
-        await tell(interaction, said)
-
-    async def _stored(self, user_id: int, match_id: str, choice: Choice) -> None:
-        person = await self._bot.access.person(user_id)
-        await self._arena.choose(match_id, person.id, choice)
-
-    async def _lets_in(self, interaction: discord.Interaction[Any], prompt: str) -> bool:
-        """Hold the limits of the person and, since a match is public, of the channel."""
-        if not await self._bot.door.lets_in(interaction, prompt):
-            return False
-        wait_s = self._bot.channel_limit.take(str(interaction.channel_id))
-        if wait_s:
-            await tell(interaction, chat_words.channel_full(wait_s))
-        return not wait_s
+            return words.MATCH_GONE
+        return words.TIED if choice == "tie" else words.chosen(_LABELS[choice])
 
     async def _ask(
         self, interaction: discord.Interaction[Any], prompt: str, *, message_id: int

@@ -18,7 +18,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.discord.answers import tell
+from bot.discord.answers import acknowledge, in_time, tell
 from bot.discord.attention import is_addressed
 from bot.discord.context import build_for_command, spoken
 from bot.discord.controls import BUTTONS, retry_view
@@ -133,7 +133,7 @@ class ChatCog(commands.Cog):
         """Ask me something; useful where I cannot read messages."""
         if not await self._bot.door.lets_in(interaction, text):
             return
-        await interaction.response.defer(thinking=True)
+        await acknowledge(interaction, publicly=True)
         desk = self._bot.desk
         context = await build_for_command(self._bot, interaction, text.strip())
         person = await self._bot.access.person(interaction.user.id)
@@ -152,7 +152,7 @@ class ChatCog(commands.Cog):
             return
         if not await self._bot.door.lets_in(interaction, text):
             return
-        await interaction.response.defer(thinking=True)
+        await acknowledge(interaction, publicly=True)
         question = replace(await self._bot.desk.question(message), head=asked_head(text))
         sheet = command_sheet(interaction)
         await self._bot.desk.write(
@@ -162,9 +162,14 @@ class ChatCog(commands.Cog):
     @app_commands.command(name="reset")
     async def reset(self, interaction: discord.Interaction[Any]) -> None:
         """Begin anew here: I no longer look at what was said before."""
+        await tell(interaction, await in_time(interaction, self._reset(interaction)))
+
+    async def _reset(self, interaction: discord.Interaction[Any]) -> str:
+        if await self._bot.access.blocked(interaction.user.id, interaction.channel):
+            return words.BLOCKED
         person = await self._bot.access.person(interaction.user.id)
         await self._bot.places.reset(spot_of(interaction.channel), interaction.id, person.id)
-        await tell(interaction, words.RESET)
+        return words.RESET
 
 
 @contextlib.asynccontextmanager

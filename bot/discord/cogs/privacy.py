@@ -17,7 +17,7 @@ from discord.ext import commands
 from bot.discord.answers import guarded, in_time, tell
 from bot.discord.places import spot_of
 from bot.discord.wording import privacy as words
-from bot.privacy import Holding, export_person, forget, holding, opt_in, opt_out
+from bot.privacy import Forgotten, Holding, export_person, forget, holding, opt_in, opt_out
 
 if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
@@ -80,8 +80,7 @@ class PrivacyCog(
     @app_commands.command(name="show")
     async def show(self, interaction: discord.Interaction[Any]) -> None:
         """What I keep of you, here and now."""
-        person = await self._bot.access.person(interaction.user.id)
-        held = await in_time(interaction, holding(self._bot.world.database, person.id))
+        held = await in_time(interaction, self._holding(interaction))
         first: Deed = "opt-out" if held.consent == "given" else "opt-in"
         text = await self._status(interaction, held)
         await tell(interaction, text, view=_view(first, "export", "forget"))
@@ -122,24 +121,31 @@ class PrivacyCog(
             case "keep":
                 await interaction.response.edit_message(content=words.LEFT_ALONE, view=None)
 
-    async def _opt_in(self, interaction: discord.Interaction[Any]) -> None:
+    async def _holding(self, interaction: discord.Interaction[Any]) -> Holding:
         person = await self._bot.access.person(interaction.user.id)
-        await in_time(interaction, opt_in(self._bot.world.database, person.id))
+        return await holding(self._bot.world.database, person.id)
+
+    async def _opt_in(self, interaction: discord.Interaction[Any]) -> None:
+        await in_time(interaction, self._opted_in(interaction))
         await tell(interaction, words.OPTED_IN)
 
+    async def _opted_in(self, interaction: discord.Interaction[Any]) -> None:
+        person = await self._bot.access.person(interaction.user.id)
+        await opt_in(self._bot.world.database, person.id)
+
     async def _opt_out(self, interaction: discord.Interaction[Any]) -> None:
-        world, person = self._bot.world, await self._bot.access.person(interaction.user.id)
-        done = await in_time(
-            interaction,
-            opt_out(
-                world.database,
-                world.settings.data_dir,
-                person.id,
-                actor=person.id,
-                memories=self._bot.memories,
-            ),
-        )
+        done = await in_time(interaction, self._opted_out(interaction))
         await tell(interaction, words.opted_out(done.removed, done.adapters))
+
+    async def _opted_out(self, interaction: discord.Interaction[Any]) -> Forgotten:
+        world, person = self._bot.world, await self._bot.access.person(interaction.user.id)
+        return await opt_out(
+            world.database,
+            world.settings.data_dir,
+            person.id,
+            actor=person.id,
+            memories=self._bot.memories,
+        )
 
     async def _forget(self, interaction: discord.Interaction[Any]) -> None:
         await interaction.response.edit_message(view=None)

@@ -17,7 +17,7 @@ from discord import app_commands
 from discord.ext import commands, tasks
 
 from bot.discord.access import admin
-from bot.discord.answers import in_time, tell
+from bot.discord.answers import acknowledge, in_time, tell
 from bot.discord.places import SHARED_SCOPE, spot_of
 from bot.discord.run_cancel import CancelButton, cancel_run, require_owner
 from bot.discord.run_panel import RunPanel, shown_answer, shown_message
@@ -82,10 +82,10 @@ class TrainingCog(commands.Cog):
         """Start a run and show its progress, or only what it would learn from."""
         scope = require_owner(interaction)
         if dry_run:
-            await interaction.response.defer(ephemeral=True, thinking=True)
+            await acknowledge(interaction)
             await self._show_plan(interaction, scope, recipe)
             return
-        await interaction.response.defer(thinking=True)
+        await acknowledge(interaction, publicly=True)
         refusal = await self._refusal(interaction, scope)
         if refusal:
             await interaction.edit_original_response(content=refusal)

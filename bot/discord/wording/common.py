@@ -15,6 +15,10 @@ NOT_ALLOWED = (
     "Ask somebody with the permission “Manage Server”, or a role that `/settings roles` names."
 )
 """Told to somebody who may not use an admin command or button."""
+FORM_TOO_LATE = (
+    "I was too slow to open the form, and Discord no longer takes it. Please try once more."
+)
+"""Told to the one who asked for a form when it could not be made in time."""
 
 
 def failed(reason: str) -> str:
