@@ -14,7 +14,7 @@ from discord import app_commands, ui
 from discord.ext import commands
 
 from bot.discord.access import admin
-from bot.discord.answers import guarded, in_time, tell
+from bot.discord.answers import acknowledge, guarded, in_time, show_form, tell
 from bot.discord.charts import likes_chart
 from bot.discord.forms import form, sent
 from bot.discord.places import PLATFORM
@@ -97,7 +97,7 @@ class FeedbackCog(commands.Cog):
     @admin("feedback")
     async def stats(self, interaction: discord.Interaction[Any]) -> None:
         """Count what was said here."""
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await acknowledge(interaction)
         scope = self._bot.places.scope(interaction.guild_id)
         standing = await self._review.standing(scope)
         rates = [
@@ -128,14 +128,15 @@ class FeedbackCog(commands.Cog):
         except NotFound:
             await self._show(interaction, await self._review.next(scope), said=words.GONE)
         else:
-            await interaction.response.send_modal(
+            await show_form(
+                interaction,
                 form(
                     f"tt:revise:{feedback_id}",
                     title=words.EDIT_TITLE,
                     label=words.EDIT_LABEL,
                     text=row.text or "",
                     limit=MAX_CORRECTION_CHARS,
-                )
+                ),
             )
 
     @commands.Cog.listener()
@@ -194,7 +195,7 @@ class FeedbackCog(commands.Cog):
     async def export(self, interaction: discord.Interaction[Any], format: Form = "raw") -> None:
         """Send the consented rows of this server to the one who asked."""
         scope = require_owner(interaction)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await acknowledge(interaction)
         share = self._bot.world.settings.privacy.person_share
         content, rows = await self._bot.world.database.run(
             lambda db: _exported(db, scope, format, share)

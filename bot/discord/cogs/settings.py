@@ -14,7 +14,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.discord.access import admin
-from bot.discord.answers import guarded, tell
+from bot.discord.answers import guarded, show_form, tell
 from bot.discord.effective import effective, persona_shown, roles_line
 from bot.discord.forms import form, sent
 from bot.discord.places import spot_of
@@ -70,7 +70,8 @@ class SettingsCog(
             await self.set_persona(interaction, text.strip(), channel)
             return
         place = await self._place(interaction, channel)
-        await interaction.response.send_modal(
+        await show_form(
+            interaction,
             form(
                 f"tt:persona:{channel.id if channel else 0}",
                 title=words.PERSONA_TITLE,
@@ -78,7 +79,7 @@ class SettingsCog(
                 text=place.persona or "",
                 limit=MAX_PERSONA_CHARS,
                 required=False,
-            )
+            ),
         )
 
     @commands.Cog.listener()
