@@ -54,6 +54,22 @@ def wanted_intents(*, message_content: bool, members: bool) -> discord.Intents:
     return intents
 
 
+def owners_of(application: discord.AppInfo) -> set[int]:
+    """Return who owns an application; of a team, those who may change it."""
+    if application.team is None:
+        return {application.owner.id}
+    may = (discord.TeamMemberRole.admin, discord.TeamMemberRole.developer)
+    accepted = discord.TeamMembershipState.accepted
+    return {
+        application.team.owner_id or 0,
+        *(
+            one.id
+            for one in application.team.members
+            if one.role in may and one.membership_state is accepted
+        ),
+    }
+
+
 class ThumbtuneBot(commands.Bot):
     """The bot on Discord. `say` is told in a few words what the operator should know."""
 
@@ -112,8 +128,7 @@ class ThumbtuneBot(commands.Bot):
             await self.add_cog(cog(self))
         application = self.application
         if application is not None:
-            team = application.team.members if application.team else [application.owner]
-            self.access.owners |= {member.id for member in team}
+            self.access.owners |= owners_of(application)
         await self.tree.sync()
 
     async def on_message(self, message: discord.Message, /) -> None:

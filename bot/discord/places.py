@@ -18,6 +18,8 @@ from storage.aio import AsyncDatabase
 SHARED_SCOPE = "discord"
 DM_SCOPE = "discord-dm"
 PLATFORM = "discord"
+CACHED = 10_000
+"""Rows held in memory: threads and direct channels come without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,10 @@ class Places:
 
     async def _read(self, key: str) -> dict[str, Any]:
         if key not in self._cache:
-            self._cache[key] = await self._database.run(lambda db: db.places.get(key))
+            row = await self._database.run(lambda db: db.places.get(key))
+            while len(self._cache) >= CACHED:
+                del self._cache[next(iter(self._cache))]
+            return self._cache.setdefault(key, row)
         return self._cache[key]
 
     async def _write(self, key: str, row: dict[str, Any], actor: str) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import discord
 import pytest
 import pytest_asyncio
 from discord.gateway import DiscordWebSocket
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 
 from bot.discord import serve
 from bot.discord.application import invite_link, look, permissions, use_endpoints
-from bot.discord.bot import quiet
+from bot.discord.bot import owners_of, quiet
 from bot.discord.serve import discord_face
 from core.errors import ConfigError, ThumbtuneError
 from core.settings import Settings
@@ -231,3 +232,33 @@ def test_up_serves_discord_without_a_terminal_until_it_is_stopped(
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=60) == 0
     assert said.strip() == "Discord: connected as thumbtune to 1 server"
+
+
+def test_of_a_team_only_those_who_may_change_the_bot_are_its_owners() -> None:
+    """Somebody who was only invited, or may only look, commands no server."""
+    members = [
+        {"user": {"id": str(number)}, "role": role, "membership_state": state}
+        for number, role, state in (
+            (2, "admin", 2),
+            (3, "developer", 2),
+            (4, "read_only", 2),
+            (5, "admin", 1),
+        )
+    ]
+    for member in members:
+        member["user"] |= {"username": "x", "discriminator": "0", "avatar": None}
+    team = {"id": "9", "name": "T", "icon": None, "owner_user_id": "1", "members": members}
+    application = {
+        "id": "8",
+        "name": "A",
+        "description": "",
+        "icon": None,
+        "bot_public": True,
+        "bot_require_code_grant": False,
+        "verify_key": "",
+        "owner": {"id": "1", "username": "x", "discriminator": "0", "avatar": None},
+        "team": team,
+    }
+    client = discord.Client(intents=discord.Intents.none())
+    info = discord.AppInfo(client._connection, application)  # type: ignore[arg-type]
+    assert owners_of(info) == {1, 2, 3}
