@@ -44,6 +44,7 @@ LEFT_ALONE = "Nothing was changed."
 NOTHING_REMOVED = "There was nothing to remove."
 """Told after `/privacy opt-out` and `/privacy forget` where nothing was stored."""
 
+NAMED = 12
 _TABLES = {
     "redacted": ("reply with its question", "replies with their questions"),
     "replies": ("reply", "replies"),
@@ -99,7 +100,7 @@ def stored(replies: int, votes: int, corrections: int) -> str:
 
 def learnt(adapters: Sequence[str]) -> str:
     """The part of `/privacy show` about versions of the bot that learnt from the person."""
-    return f"**Versions that learnt from you:** {', '.join(adapters)}."
+    return f"**Versions that learnt from you:** {_named(adapters)}."
 
 
 def retention(days: int) -> str:
@@ -121,7 +122,7 @@ def removed(counts: Mapping[str, int], adapters: Sequence[str]) -> str:
         return first
     return (
         f"{first}\nThese versions of me learnt from you and will be replaced by the next training "
-        f"run, which does without you: {', '.join(adapters)}."
+        f"run, which does without you: {_named(adapters)}."
     )
 
 
@@ -145,6 +146,12 @@ def server_left(scope: str, adapter: str | None) -> str:
     """The operator's line when the bot was removed from a server."""
     spoke = f"; {adapter} no longer speaks there" if adapter else ""
     return f"Discord: {scope} is left; all that was kept of that server is removed{spoke}"
+
+
+def _named(adapters: Sequence[str]) -> str:
+    """Name the newest few: years of training are more than a message holds."""
+    more = len(adapters) - NAMED
+    return ", ".join(adapters[-NAMED:]) + (f" and {more} before" if more > 0 else "")
 
 
 def _many(count: int, one: str, several: str) -> str:

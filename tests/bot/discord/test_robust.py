@@ -7,6 +7,7 @@ from simcord.env import Env
 
 from bot.discord.places import Spot
 from bot.discord.wording import chat as words
+from bot.discord.wording import privacy as privacy_words
 from bot.world import World
 from tests.bot.discord.conftest import Town, make_bot
 from tests.bot.discord.test_chatting import last_prompt, shown_id
@@ -81,3 +82,11 @@ async def test_try_again_under_the_answer_to_a_command_after_a_restart(town: Tow
     assert [one.content for one in pressed.followups] == [words.QUESTION_GONE]
     assert len(await town.rows("SELECT * FROM replies")) == 1
     assert await town.rows("SELECT * FROM people WHERE platform_id <> ?", str(town.ada.id)) == []
+
+
+def test_what_years_of_training_learnt_still_fits_into_a_message() -> None:
+    """The newest versions are named, the others counted."""
+    adapters = [f"discord-1456074443980800000@v{number}" for number in range(1, 300)]
+    assert len(privacy_words.learnt(adapters)) < 700
+    assert privacy_words.learnt(adapters).endswith("v299 and 287 before.")
+    assert len(privacy_words.forgotten({}, adapters)) < 1200
