@@ -53,9 +53,16 @@ class Holding:
     adapters: tuple[str, ...]
 
 
-async def opt_in(database: AsyncDatabase, person_id: str) -> Person:
-    """Store that a person agrees, from now on; nothing said before is taken. Raises NotFound."""
-    return await database.run(lambda db: db.people.set_consent(person_id, "given", actor=person_id))
+async def opt_in(database: AsyncDatabase, person_id: str, *, from_message: int = 0) -> Person:
+    """Store that a person agrees; what they said before `from_message` is not taken.
+
+    Raises NotFound.
+    """
+    return await database.run(
+        lambda db: db.people.set_consent(
+            person_id, "given", actor=person_id, from_message=from_message
+        )
+    )
 
 
 async def opt_out(

@@ -82,7 +82,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A human on a platform; `consent` is theirs to give and says whether their words may train."""
+    """A human on a platform; `consent` is theirs to give and says whether their words may train.
+
+    On a platform whose message ids grow with time it holds from the id `consent_from` on.
+    """
 
     id: str
     platform: str
@@ -91,6 +94,7 @@ class Person:
     consent: Consent
     consent_at: str | None
     last_seen: str | None
+    consent_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)

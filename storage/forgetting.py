@@ -60,7 +60,8 @@ def forget_person(connection: Connection, person_id: str) -> dict[str, int]:
     drop_samples(connection)
     connection.run(
         """UPDATE people SET platform = 'forgotten', platform_id = id, display_name = '',
-        consent = 'refused', consent_at = NULL, last_seen = NULL, forgotten_at = ? WHERE id = ?""",
+        consent = 'refused', consent_at = NULL, consent_from = 0, last_seen = NULL,
+        forgotten_at = ? WHERE id = ?""",
         (utc_now(), person_id),
     )
     after = sizes(connection)

@@ -115,6 +115,12 @@ def m007_mark_what_was_reviewed(db: sqlite_utils.Database) -> None:
     db.execute("ALTER TABLE runs ADD COLUMN text_withdrawn INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations()
+def m008_say_where_consent_begins(db: sqlite_utils.Database) -> None:
+    """Keep from which message of the platform on a person's consent holds; 0 is from the first."""
+    db.execute("ALTER TABLE people ADD COLUMN consent_from INTEGER NOT NULL DEFAULT 0")
+
+
 _MESSAGE_TABLES = (
     """CREATE TABLE reply_messages (
         message_id TEXT PRIMARY KEY,

@@ -61,14 +61,20 @@ class PeopleStore:
                 return self.set_consent(row["id"], consent, actor=row["id"])
             return to_person(row)
 
-    def set_consent(self, person_id: str, consent: Consent, *, actor: str) -> Person:
-        """Store what a person decided. Idempotent. Raises NotFound."""
+    def set_consent(
+        self, person_id: str, consent: Consent, *, actor: str, from_message: int = 0
+    ) -> Person:
+        """Store what a person decided. Idempotent. Raises NotFound.
+
+        `from_message` is the platform's id from which on the decision holds, where its ids grow
+        with time: what was said before stays outside.
+        """
         with self._connection.transaction():
             before = self.get(person_id)
             if before.consent != consent:
                 self._connection.run(
-                    "UPDATE people SET consent = ?, consent_at = ? WHERE id = ?",
-                    (consent, utc_now(), person_id),
+                    "UPDATE people SET consent = ?, consent_at = ?, consent_from = ? WHERE id = ?",
+                    (consent, utc_now(), from_message, person_id),
                 )
                 self._events.add(actor, f"consent.{consent}", person_id, before=before.consent)
             return self.get(person_id)

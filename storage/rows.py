@@ -59,7 +59,7 @@ def to_scope(row: Row) -> Scope:
 
 def to_person(row: Row) -> Person:
     """Read a row of `people`."""
-    names = ("id", "platform", "platform_id", "display_name", "consent", "consent_at", "last_seen")
+    names = Person.__slots__
     return Person(**{name: row[name] for name in names})
 
 

@@ -30,8 +30,8 @@ class Context:
     """A prompt without its system message, and where it comes from.
 
     `authors` are ids of people, `sources` ids of the messages it was made from. `keepable` is false
-    when it rests on an earlier reply that may not be stored. `root_id` is the first message of the
-    chain.
+    when it rests on an earlier reply that may not be stored, or on words from before their writer's
+    consent. `root_id` is the first message of the chain.
     """
 
     messages: tuple[Message, ...]
@@ -102,12 +102,17 @@ def _prompt(lines: Iterable[_Line], *, named: bool) -> tuple[Message, ...]:
     """Let the roles alternate, a person first, as every chat template allows."""
     messages: list[Message] = []
     for line in lines:
-        text = f"{line.name}: {line.text}" if named and line.name else line.text
+        text = f"{line.name}: {_indented(line.text)}" if named and line.name else line.text
         if messages and messages[-1].role == line.role:
             messages[-1] = replace(messages[-1], content=f"{messages[-1].content}\n{text}")
         elif messages or line.role == "user":
             messages.append(Message(line.role, text))
     return tuple(messages)
+
+
+def _indented(text: str) -> str:
+    """Return a text no line of which can pass for another speaker's."""
+    return text.replace("\n", "\n  ")
 
 
 async def _said_last(bot: ThumbtuneBot, message: discord.Message) -> list[discord.Message]:
@@ -160,7 +165,8 @@ async def _lines(bot: ThumbtuneBot, messages: list[discord.Message]) -> list[_Li
         elif text := spoken(bot, message):
             person = await bot.access.person(message.author.id)
             name = plain_name(message.author.display_name)
-            lines.append(_Line("user", text, message.id, name, (person.id,)))
+            agreed = message.id >= person.consent_from
+            lines.append(_Line("user", text, message.id, name, (person.id,), agreed))
     return lines
 
 

@@ -131,7 +131,7 @@ class PrivacyCog(
 
     async def _opted_in(self, interaction: discord.Interaction[Any]) -> None:
         person = await self._bot.access.person(interaction.user.id)
-        await opt_in(self._bot.world.database, person.id)
+        await opt_in(self._bot.world.database, person.id, from_message=interaction.id)
 
     async def _opt_out(self, interaction: discord.Interaction[Any]) -> None:
         done = await in_time(interaction, self._opted_out(interaction))

@@ -21,6 +21,7 @@ from bot.discord.forms import sent
 from bot.discord.places import spot_of
 from bot.discord.wording import votes as words
 from bot.feedback import NeedsConsent, NotKept
+from bot.privacy import opt_in
 from core.errors import Conflict, NotFound, NotRemembered
 from core.records import Person
 
@@ -238,9 +239,7 @@ class VotingCog(commands.Cog):
             return _Answer(words.DRAFT_GONE)
         if refusal := await self._why_no_correction(interaction):
             return _Answer(refusal)
-        await self._bot.world.database.run(
-            lambda db: db.people.set_consent(person.id, "given", actor=person.id)
-        )
+        await opt_in(self._bot.world.database, person.id, from_message=interaction.id)
         answer = await self._correct(interaction, reply_id, text)
         return _Answer(words.OPTED_IN) if answer.text == words.CORRECTED else answer
 

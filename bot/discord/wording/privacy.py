@@ -21,7 +21,7 @@ OPTED_IN = (
     "Thank you, you have opted in. Where a server has training switched on and the operator holds "
     "the permission for it, I now keep each new reply with the part of the talk that it answers, "
     "and your corrections, and may learn from them, but only where everybody else in that part "
-    "opted in too. That part may hold earlier messages of yours; `/reset` begins anew. "
+    "opted in too. What you wrote before this moment is not kept. "
     "`/privacy opt-out` takes it all back at once."
 )
 """Told after `/privacy opt-in`."""

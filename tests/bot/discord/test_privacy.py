@@ -174,3 +174,17 @@ class TestWithoutPermission:
         shown = await ask(town, "show")
         assert words.here("on this server", training=True, permitted=False) in shown.content
         assert b"NEEDLE" not in _all_bytes(town)
+
+
+async def test_what_was_said_before_opting_in_is_not_kept(town: Town) -> None:
+    """Ada opts in between two messages of a talk: the talk that holds the first stays unkept."""
+    await town.bot.places.change_channel(Spot(town.guild.id, town.channel.id), "test", listen="all")
+    await town.bot.places.change_server(Spot(town.guild.id, town.channel.id), "test", training=True)
+    first = await town.ada.send(town.channel, "NEEDLE before")
+    await town.ada.slash(town.channel, "privacy opt-in")
+    await town.ada.send(town.channel, "and after", reply_to=first)
+    await town.ada.slash(town.channel, "reset")
+    await town.ada.send(town.channel, "quite new")
+    kept = await town.rows("SELECT kept FROM replies ORDER BY at")
+    assert [row["kept"] for row in kept] == [0, 0, 1]
+    assert b"NEEDLE" not in town.world.database.path.read_bytes()
