@@ -19,17 +19,15 @@ import discord
 
 from bot.chat import ReplyInProgress
 from bot.discord.answers import tell
-from bot.discord.context import Context, build, replied_to, spoken
+from bot.discord.asking import asked_head, question_of
+from bot.discord.context import replied_to, spoken
 from bot.discord.controls import Step, retry_view
-from bot.discord.places import Spot, Style, spot_of
+from bot.discord.places import spot_of
 from bot.discord.questions import Question, Questions, as_now, message_of
 from bot.discord.sheet import Sheet, standing_sheet
-from bot.discord.text import excerpt, safe
 from bot.discord.wording import chat as words
 from bot.discord.writer import ReplyWriter, rendered, view_of, with_notice
-from bot.memory import Ask
 from core.errors import EngineBusy, NotFound, NotRemembered, ThumbtuneError
-from core.generation import Message
 from core.records import Person, Reply, ShownMessage, utc_text
 from storage.database import Database
 
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
 
 log = logging.getLogger(__name__)
-QUESTION_CHARS = 300
 STOP = "stop"
 MENDED = timedelta(hours=6)
 """How old a reply that was cut off by a restart may be to be mended."""
@@ -51,45 +48,6 @@ class Desk:
         self._running: dict[str, tuple[ReplyInProgress, int]] = {}
         self._held: set[int] = set()
         self.questions = Questions()
-
-    # -- questions
-
-    async def question(self, message: discord.Message) -> Question:
-        """Turn a message into a question: context, style, and whether it may be kept."""
-        spot = spot_of(message.channel)
-        whole = spot.thread_id is not None or spot.guild_id is None
-        listening = (await self._bot.places.channel(spot)).listen
-        context = await build(self._bot, message, whole_channel=whole or listening == "all")
-        person = await self._bot.access.person(message.author.id)
-        ask = await self.ask(spot, context, person)
-        notice = words.ATTACHMENT_LEFT if message.attachments else ""
-        return Question(ask, f"m{message.id}", notice=notice)
-
-    async def ask(self, spot: Spot, context: Context, person: Person) -> Ask:
-        places = self._bot.places
-        style = await places.style(spot)
-        scope = places.scope(spot.guild_id)
-        await self._ensure_scope(scope)
-        key = spot.conversation_key(context.root_id)
-        conversation = await self._bot.world.chat.open(scope, person, key)
-        kept = context.keepable and await places.may_keep(spot, context.authors)
-        return Ask(
-            scope=scope,
-            conversation_id=conversation,
-            prompt=(*_system(style), *context.messages),
-            authors=context.authors,
-            sources=context.sources,
-            sampling=style.sampling,
-            kept=kept,
-            in_history=False,
-        )
-
-    async def _ensure_scope(self, scope: str) -> None:
-        """Make a server's scope with training off: an admin switches it on."""
-        shared = self._bot.world.settings.discord.scopes == "shared"
-        await self._bot.world.database.run(
-            lambda db: db.scopes.ensure(scope, training_enabled=shared)
-        )
 
     # -- buttons
 
@@ -179,7 +137,7 @@ class Desk:
             if token.startswith("m"):
                 asked = await message_of(interaction, int(token[1:]))
                 told = asked is not None and not asked.author.bot and spoken(self._bot, asked)
-                question = await self.question(asked) if asked and told else None
+                question = await question_of(self._bot, asked) if asked and told else None
             if question is None:
                 await tell(interaction, words.QUESTION_GONE)
                 return
@@ -247,7 +205,7 @@ class Desk:
             asked = await replied_to(message)
             if asked is None:
                 raise
-            ask = (await self.question(asked)).ask
+            ask = (await question_of(self._bot, asked)).ask
         return await chat.again_as(replace(ask, replaces=reply_id), person.id)
 
     async def _recalled(self, reply_id: str) -> Reply | None:
@@ -283,10 +241,6 @@ class Desk:
             self._held.discard(message.id)
 
 
-def _system(style: Style) -> tuple[Message, ...]:
-    return (Message("system", style.persona),) if style.persona else ()
-
-
 def _failed(db: Database, since: str) -> list[ShownMessage]:
     shown = db.replies.shown_since(since)
     return [one for one in shown if db.replies.get(one.reply_id).state == "failed"]
@@ -305,11 +259,6 @@ def _part(channel: Any, message_id: int) -> Any:
 def _retry_token(message: discord.Message) -> str:
     asked = message.reference.message_id if message.reference else None
     return f"m{asked or message.id}"
-
-
-def asked_head(text: str) -> str:
-    """Return what stands above an answer to a command: the question, which Discord hides."""
-    return words.asked(excerpt(safe(text), QUESTION_CHARS))
 
 
 def _head_of(message: discord.Message, reply: Reply) -> str:

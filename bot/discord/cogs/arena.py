@@ -19,8 +19,8 @@ from discord.ext import commands
 
 from bot.arena import ArenaService, Choice, OpenMatch
 from bot.discord.answers import acknowledge, guarded, in_time, tell
+from bot.discord.asking import ask_of, asked_head
 from bot.discord.context import Context
-from bot.discord.desk import asked_head
 from bot.discord.places import spot_of
 from bot.discord.text import pages, safe
 from bot.discord.wording import arena as words
@@ -173,7 +173,7 @@ class ArenaCog(commands.Cog):
             keepable=True,
             root_id=interaction.id,
         )
-        return await self._bot.desk.ask(spot_of(interaction.channel), context, person)
+        return await ask_of(self._bot, spot_of(interaction.channel), context, person)
 
 
 def _apology(error: ThumbtuneError) -> str:

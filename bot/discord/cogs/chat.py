@@ -19,10 +19,10 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.discord.answers import acknowledge, in_time, tell
+from bot.discord.asking import ask_of, asked_head, question_of
 from bot.discord.attention import is_addressed
 from bot.discord.context import build_for_command, spoken
 from bot.discord.controls import BUTTONS, retry_view
-from bot.discord.desk import asked_head
 from bot.discord.places import spot_of
 from bot.discord.questions import Question
 from bot.discord.sheet import answer_sheet, command_sheet
@@ -99,7 +99,7 @@ class ChatCog(commands.Cog):
     async def _reply(self, message: discord.Message) -> None:
         desk = self._bot.desk
         async with typing_in(message.channel) as begun:
-            question = await desk.question(message)
+            question = await question_of(self._bot, message)
             if not await self._offered_two(message, question):
                 sheet = answer_sheet(message)
                 await desk.write(question, sheet, asker=message.author.id, begun=begun)
@@ -137,7 +137,7 @@ class ChatCog(commands.Cog):
         desk = self._bot.desk
         context = await build_for_command(self._bot, interaction, text.strip())
         person = await self._bot.access.person(interaction.user.id)
-        ask = await desk.ask(spot_of(interaction.channel), context, person)
+        ask = await ask_of(self._bot, spot_of(interaction.channel), context, person)
         question = desk.questions.hold(ask, asked_head(text))
         sheet = command_sheet(interaction)
         await desk.write(question, sheet, asker=interaction.user.id, begun=asyncio.Event())
@@ -153,7 +153,7 @@ class ChatCog(commands.Cog):
         if not await self._bot.door.lets_in(interaction, text):
             return
         await acknowledge(interaction, publicly=True)
-        question = replace(await self._bot.desk.question(message), head=asked_head(text))
+        question = replace(await question_of(self._bot, message), head=asked_head(text))
         sheet = command_sheet(interaction)
         await self._bot.desk.write(
             question, sheet, asker=interaction.user.id, begun=asyncio.Event()

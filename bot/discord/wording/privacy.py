@@ -137,8 +137,9 @@ def opted_out(counts: Mapping[str, int], adapters: Sequence[str]) -> str:
 def forgotten(counts: Mapping[str, int], adapters: Sequence[str]) -> str:
     """Told after a person was forgotten."""
     return (
-        f"Done: you are forgotten. {removed(counts, adapters)}\nMessages on Discord itself are "
-        "yours to delete; backups that the operator made before are outside my reach."
+        f"Done: you are forgotten. {removed(counts, adapters)}\nMessages and reactions on "
+        "Discord itself are yours to delete (a thumb that still stands there would be counted "
+        "anew); backups that the operator made before are outside my reach."
     )
 
 

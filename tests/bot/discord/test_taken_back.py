@@ -11,6 +11,7 @@ from dataclasses import replace
 import discord
 import pytest
 
+from bot.discord.asking import question_of
 from bot.discord.context import build
 from bot.discord.places import Spot
 from bot.memory import Ask
@@ -25,7 +26,7 @@ async def asked(town: Town, text: str = "NEEDLE") -> tuple[discord.Message, Ask]
     await town.opt_in(town.ada)
     said = await town.ada.send(town.channel, text)
     message = await _channel(town).fetch_message(said.id)
-    ask = (await town.bot.desk.question(message)).ask
+    ask = (await question_of(town.bot, message)).ask
     assert ask.kept
     return message, ask
 
