@@ -7,6 +7,7 @@ file and key. Nothing is read at import.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -31,8 +33,6 @@ DEFAULT_DATA_DIR = "var"
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 DiscordId = Annotated[int, Field(gt=0, lt=1 << 63)]
-_HTTP = r"^https?://[^/\s]+(/\S*)?$"
-_WEBSOCKET = r"^wss?://[^/\s]+(/\S*)?$"
 
 
 class _Section(BaseModel):
@@ -162,8 +162,8 @@ class DiscordSettings(_Section):
     with the server (`/settings`).
     """
 
-    api_url: Annotated[str, Field(pattern=_HTTP)] = "https://discord.com/api/v10"
-    gateway_url: Annotated[str, Field(pattern=_WEBSOCKET)] = "wss://gateway.discord.gg/"
+    api_url: str = "https://discord.com/api/v10"
+    gateway_url: str = "wss://gateway.discord.gg/"
     scopes: Literal["server", "shared"] = "server"
     training_permission: str = ""
     owners: tuple[DiscordId, ...] = ()
@@ -172,6 +172,16 @@ class DiscordSettings(_Section):
     channel_per_minute: Positive = 60
     reconcile_days: Annotated[float, Field(ge=0)] = 7.0
     remembered_replies: Positive = 2000
+
+    @field_validator("api_url", "gateway_url")
+    @classmethod
+    def _an_address(cls, url: str, info: ValidationInfo) -> str:
+        schemes = ("https", "http") if info.field_name == "api_url" else ("wss", "ws")
+        if not re.fullmatch(rf"({'|'.join(schemes)})://[^/\s]+(/\S*)?", url):
+            raise ValueError(
+                f"expected an address that begins with {schemes[0]}:// or {schemes[1]}://"
+            )
+        return url
 
     @field_validator("owners", "blocked", mode="before")
     @classmethod

@@ -111,3 +111,16 @@ def test_an_argument_goes_before_the_environment(
     monkeypatch.setenv("THUMBTUNE_DATA_DIR", str(tmp_path / "env"))
     assert load_settings().data_dir == tmp_path / "env"
     assert load_settings(data_dir=tmp_path / "arg").data_dir == tmp_path / "arg"
+
+
+def test_an_address_without_its_scheme_is_refused_in_plain_words(tmp_path: Path) -> None:
+    """`discord.com` alone is no address; the message says how one begins."""
+    path = write(tmp_path, '[discord]\napi_url = "discord.com"\ngateway_url = "https://x"\n')
+    with pytest.raises(ConfigError) as error:
+        load_settings(path)
+    assert "discord.api_url: expected an address that begins with https:// or http://" in str(
+        error.value
+    )
+    assert "discord.gateway_url: expected an address that begins with wss:// or ws://" in str(
+        error.value
+    )
