@@ -1,7 +1,8 @@
 """Run every benchmark in turn."""
 
-from benchmarks import shared, swap
+from benchmarks import shared, storage, swap
 
 if __name__ == "__main__":
     swap.main()
     shared.main()
+    storage.main()
