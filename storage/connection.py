@@ -65,10 +65,15 @@ class Connection:
 
     def all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return every row."""
+        return list(self.each(sql, parameters))
+
+    def each(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
+        """Yield row by row, for results too large to hold twice; take them all before writing."""
         with self.plain_errors():
             cursor = self._execute(sql, parameters)
             names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+            for values in cursor:
+                yield dict(zip(names, values, strict=True))
 
     def one(self, sql: str, parameters: Parameters = ()) -> Row | None:
         """Return the first row, or None."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from sys import intern
 from typing import Any
 
 from core.generation import Message, Sampling
@@ -108,15 +109,18 @@ def to_feedback(row: Row) -> Feedback:
 
 
 def to_feedback_row(row: Row) -> FeedbackRow:
-    """Read a row of the join that training sees (see storage.signals)."""
+    """Read a row of the join that training sees (see storage.signals).
+
+    What all rows of a scope share is held once.
+    """
     return FeedbackRow(
         feedback=to_feedback(row),
-        scope=row["scope"],
-        platform=row["platform"],
+        scope=intern(row["scope"]),
+        platform=intern(row["platform"]),
         person_name=row["person_name"],
         prompt=to_messages(row["prompt"]),
         reply_text=row["reply_text"],
-        reply_adapter=row["reply_adapter"],
+        reply_adapter=intern(row["reply_adapter"]),
         finish_reason=row["finish_reason"],
         other_text=row["other_text"],
         authors=tuple(row["authors"].split(",")) if row["authors"] else (),

@@ -31,7 +31,8 @@ ROWS = """SELECT f.*, r.scope, r.prompt, r.text AS reply_text, r.adapter AS repl
 _WANTED = f"""{ROWS}
     WHERE (r.scope = :scope OR :scope IS NULL) AND (f.at > :since OR :since IS NULL)
     AND (NOT :consented OR (all_consented AND NOT f.dropped))
-    ORDER BY f.at, f.rowid"""
+    ORDER BY f.rowid"""
+"""In the order of the table: sorting whole texts by time spills to disk, sorting rows does not."""
 
 _WAITING = """SELECT count(*) AS signals, count(DISTINCT f.person_id) AS people
     FROM feedback f JOIN replies r ON r.id = f.reply_id
@@ -68,10 +69,10 @@ class SignalReader:
         replace. `consented_only` leaves out what may not train: rows without everybody's consent
         and dropped ones.
         """
-        found = self._connection.all(
+        found = self._connection.each(
             _WANTED, {"scope": scope, "since": since, "consented": consented_only}
         )
-        return [to_feedback_row(row) for row in found]
+        return sorted(map(to_feedback_row, found), key=lambda row: row.feedback.at)
 
     def waiting(self, scope: str) -> tuple[int, int]:
         """Return (signals, people) recorded since the scope's last run was created."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from core.errors import InvalidInput, NotFound
@@ -117,6 +119,19 @@ def test_rows_come_oldest_first_and_since(db: Database, chat: Chat) -> None:
     newer = db.feedback.rows("console", since="2026-01-15T00:00:00.000000Z")
     assert [row.feedback.reply_id for row in newer] == [late.id]
     assert db.feedback.rows("other") == []
+
+
+def test_rows_are_read_without_a_second_copy(db: Database, chat: Chat) -> None:
+    """Reading a training set needs little more memory than the rows it returns."""
+    reply = chat.say("hi", "a long answer " * 200)
+    for index in range(300):
+        db.feedback.vote(reply.id, chat.someone(str(index)).id, "up")
+    db.feedback.rows("console", since="9999")
+    tracemalloc.start()
+    rows = db.feedback.rows("console")
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rows) == 300 and peak < 1.2 * held
 
 
 def test_waiting_counts_what_came_after_the_last_run(db: Database, chat: Chat) -> None:
