@@ -16,6 +16,7 @@ from discord import ui
 from bot.discord.answers import guarded
 from bot.discord.controls import REPLY
 from bot.discord.forms import form
+from bot.discord.lasting import LastingView
 from bot.discord.wording import votes as words
 from bot.feedback import MAX_CORRECTION_CHARS, REASONS
 
@@ -119,7 +120,7 @@ BUTTONS = (ReasonButton, TakeBackButton, OptInButton)
 
 def vote_view(reply_id: str, kind: str, reasons: Sequence[str] = ()) -> ui.View:
     """Return what stands under the answer to a vote: the reasons of a 👎, and the way back."""
-    view = ui.View(timeout=None)
+    view = LastingView()
     for reason in REASONS if kind == "down" else ():
         view.add_item(ReasonButton(reply_id, reason, chosen=reason in reasons))
     view.add_item(TakeBackButton(reply_id))
@@ -139,6 +140,6 @@ def correction_form(reply_id: str, text: str) -> ui.Modal:
 
 def opt_in_view(reply_id: str) -> ui.View:
     """Return what stands under a correction that waits for its writer's consent."""
-    view = ui.View(timeout=None)
+    view = LastingView()
     view.add_item(OptInButton(reply_id))
     return view

@@ -11,6 +11,7 @@ import discord
 from discord import ui
 
 from bot.discord.answers import guarded
+from bot.discord.lasting import LastingView
 
 if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
@@ -124,7 +125,7 @@ BUTTONS = (ReplyButton, VersionButton, RetryButton)
 
 def reply_view(reply_id: str, *, position: int = 1, versions: int = 1) -> ui.View:
     """Return what stands under a whole reply: the votes, and ◀ ▶ where there are versions."""
-    view = ui.View(timeout=None)
+    view = LastingView()
     for what in ("up", "down", "again", "edit"):
         view.add_item(ReplyButton(what, reply_id))
     if versions > 1:
@@ -140,13 +141,13 @@ def reply_view(reply_id: str, *, position: int = 1, versions: int = 1) -> ui.Vie
 
 def stop_view(reply_id: str) -> ui.View:
     """Return what stands under a reply while it is written."""
-    view = ui.View(timeout=None)
+    view = LastingView()
     view.add_item(ReplyButton("stop", reply_id))
     return view
 
 
 def retry_view(token: str) -> ui.View:
     """Return what stands under an apology."""
-    view = ui.View(timeout=None)
+    view = LastingView()
     view.add_item(RetryButton(token))
     return view

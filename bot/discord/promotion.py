@@ -17,6 +17,7 @@ from discord import ui
 from bot import adapters
 from bot.discord.access import NotAllowed
 from bot.discord.answers import guarded
+from bot.discord.lasting import LastingView
 from bot.discord.places import SHARED_SCOPE
 from bot.discord.wording import adapters as words
 from core.errors import AdapterRefused
@@ -68,7 +69,7 @@ class PromoteButton(
 
 def promote_view(press: str, name: str) -> ui.View:
     """Return what stands under the question: `press` is `go`, or `force` for a refused version."""
-    view = ui.View(timeout=None)
+    view = LastingView()
     for one in (press, "no"):
         view.add_item(PromoteButton(one, name))
     return view

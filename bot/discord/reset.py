@@ -9,6 +9,7 @@ import discord
 from discord import ui
 
 from bot.discord.answers import guarded
+from bot.discord.lasting import LastingView
 from bot.discord.places import Spot, spot_of
 from bot.discord.wording import settings as words
 from core.places import ChannelPlace, ServerPlace
@@ -54,7 +55,7 @@ class ResetButton(ui.DynamicItem[ui.Button[Any]], template=r"tt:settings:(?P<dee
 
 def reset_view() -> ui.View:
     """Return the two answers to choose from."""
-    view = ui.View(timeout=None)
+    view = LastingView()
     for deed in ("reset", "keep"):
         view.add_item(ResetButton(deed))
     return view

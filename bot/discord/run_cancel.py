@@ -13,6 +13,7 @@ from discord import ui
 
 from bot.discord.access import NotAllowed
 from bot.discord.answers import guarded, in_time, tell
+from bot.discord.lasting import LastingView
 from bot.discord.places import SHARED_SCOPE
 from bot.discord.wording import training as words
 from core.errors import Conflict
@@ -56,7 +57,7 @@ class CancelButton(
 
 def cancel_view(run_id: str) -> ui.View:
     """Return what stands under a run's message while it goes on."""
-    view = ui.View(timeout=None)
+    view = LastingView()
     view.add_item(CancelButton(run_id))
     return view
 

@@ -21,6 +21,7 @@ from bot.arena import ArenaService, Choice, OpenMatch
 from bot.discord.answers import acknowledge, guarded, in_time, tell
 from bot.discord.asking import ask_of, asked_head
 from bot.discord.context import Context
+from bot.discord.lasting import LastingView
 from bot.discord.places import spot_of
 from bot.discord.text import pages, safe
 from bot.discord.wording import arena as words
@@ -203,7 +204,7 @@ def _shown(text: str) -> str:
 
 
 def _buttons(match_id: str) -> ui.View:
-    view = ui.View(timeout=None)
+    view = LastingView()
     for choice in CHOICES:
         view.add_item(ChoiceButton(match_id, choice))
     return view

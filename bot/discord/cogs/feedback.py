@@ -17,6 +17,7 @@ from bot.discord.access import admin
 from bot.discord.answers import acknowledge, guarded, in_time, show_form, tell
 from bot.discord.charts import likes_chart
 from bot.discord.forms import form, sent
+from bot.discord.lasting import LastingView
 from bot.discord.places import PLATFORM
 from bot.discord.run_cancel import require_owner
 from bot.discord.text import excerpt
@@ -286,7 +287,7 @@ def _shown(person: Person) -> str:
 
 
 def _ticket_view(ticket: Ticket) -> ui.View:
-    view = ui.View(timeout=None)
+    view = LastingView()
     correction = ticket.row.feedback.kind == "correction"
     for action in ("accept", *(("edit",) if correction else ()), "drop", "skip"):
         view.add_item(ReviewButton(action, ticket.row.feedback.id))

@@ -15,6 +15,7 @@ from discord import app_commands, ui
 from discord.ext import commands
 
 from bot.discord.answers import guarded, in_time, tell
+from bot.discord.lasting import LastingView
 from bot.discord.places import spot_of
 from bot.discord.wording import privacy as words
 from bot.privacy import Forgotten, Holding, export_person, forget, holding, opt_in, opt_out
@@ -193,7 +194,7 @@ def _file(data: bytes) -> discord.File:
 
 
 def _view(*deeds: Deed) -> ui.View:
-    view = ui.View(timeout=None)
+    view = LastingView()
     for deed in deeds:
         view.add_item(PrivacyButton(deed))
     return view

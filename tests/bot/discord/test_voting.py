@@ -263,3 +263,17 @@ async def test_a_reply_that_is_not_whole_is_left_alone(town: Town, what: str) ->
     result = await town.ada.click(message, custom_id=f"tt:{what}:{reply_id}")
     assert told(result) in {words.STILL_WRITING, words.STILL_WRITING_EDIT}
     assert await votes(town) == []
+
+
+async def test_no_view_is_held_for_the_buttons_to_work(town: Town) -> None:
+    """A vote's answer leaves nothing in discord.py's store: the buttons carry all they need."""
+    await town.ada.send(town.channel, f"{town.mention} Hello")
+    down = next(
+        item.custom_id
+        for row in town.channel.last_message.components
+        for item in row.children
+        if item.custom_id.startswith("tt:down:")
+    )
+    await town.ada.click(town.channel.last_message, custom_id=down)
+    store = town.bot._connection._view_store
+    assert (store._views, store._synced_message_views) == ({}, {})
