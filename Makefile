@@ -22,7 +22,7 @@ lint: setup-dev ## style, types and layers
 format: setup-dev ## put the code in the house style
 	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
 
-bench: setup-dev ## measure serving, swapping and the chat during training
+bench: setup-dev ## measure swapping, the chat during training and a year of storage
 	@$(PY) -m benchmarks $(ARGS)
 
 clean: ## remove what set-up made (never your data in var/)
