@@ -79,6 +79,7 @@ class ServingSettings(_Section):
     """The engine's bounds."""
 
     threads: Annotated[int, Field(ge=0)] = 0
+    decoder: Literal["auto", "compiled", "generic"] = "auto"
     max_batch: Positive = 16
     max_queue: Annotated[int, Field(ge=0)] = 64
     max_context_tokens: Annotated[int, Field(ge=64)] = 2048

@@ -8,9 +8,9 @@ thread only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,6 +20,8 @@ from serving.lora import AdapterSwitch, LoadedAdapter
 from serving.sampling import Sampler, draw_tokens
 
 _SHORTEST_CHUNK = 16
+_PROMPT_ALONE = 2048  # prompt tokens read at once while nobody else is writing
+_PROMPT_BESIDE = 256  # and between two steps of others: bounds the gap in their text
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +39,36 @@ Draw = tuple[Row, int | None]
 """A row and the token it drew; None if its logits were not finite."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A forward pass yet to be run, and the rows that are lost if it fails."""
+
+    run: Callable[[], list[Draw]]
+    rows: tuple[Row, ...]
+
+
+class RunningBatch(Protocol):
+    """What the model thread needs of a batch."""
+
+    def join(self, row: Row) -> None:
+        """Add a newcomer, whose prompt is read by the next passes."""
+
+    def leave(self, row: Row, *, clear: bool = False) -> None:
+        """Take a row out. `clear` wipes its states: needed where they may not be finite."""
+
+    def passes(self) -> Iterator[Pass]:
+        """Yield the passes of one step; each is to be run before the next is asked for."""
+
+    def prepare(self, adapter: LoadedAdapter) -> None:
+        """Do ahead what an adapter's first reply would wait for. In any thread."""
+
+    def forget(self, adapter: LoadedAdapter) -> None:
+        """Drop what is kept of an adapter that no row uses."""
+
+    def set_threads(self, threads: int) -> None:
+        """Compute with this many CPU threads. On the model thread."""
+
+
 class Batch:
     """Up to `rows` replies over one model whose linear layers listen to `switch`."""
 
@@ -51,18 +83,8 @@ class Batch:
         self._rows: list[Row] = []
         self._decoding = 0
 
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """Every row, decoding ones first."""
-        return tuple(self._rows)
-
-    @property
-    def decoding(self) -> int:
-        """How many rows have read their prompt."""
-        return self._decoding
-
     def join(self, row: Row) -> None:
-        """Add a newcomer; its prompt is read by the next calls of `prefill`."""
+        """Add a newcomer; its prompt is read by the next passes."""
         if len(self._rows) == self._cache.rows:
             raise RuntimeError(f"the batch is full: {self._cache.rows} rows")
         self._rows.append(row)
@@ -84,11 +106,27 @@ class Batch:
             self._cache.move(source, place, self._rows[source].length)
             self._rows[place] = self._rows[source]
 
-    def prefill(self, budget: int) -> list[Draw]:
+    def passes(self) -> Iterator[Pass]:
+        """Yield a pass over the prompts being read, then one over the rows that decode."""
+        if readers := self._rows[self._decoding :]:
+            budget = _PROMPT_BESIDE if self._decoding else _PROMPT_ALONE
+            yield Pass(lambda: self._prefill(readers, budget), tuple(readers))
+        if rows := self._rows[: self._decoding]:
+            yield Pass(lambda: self._decode(rows), tuple(rows))
+
+    def prepare(self, adapter: LoadedAdapter) -> None:
+        """Do nothing: adapters are laid side by side as passes need them."""
+
+    def forget(self, adapter: LoadedAdapter) -> None:
+        """Drop every copy of an adapter's tensors held here."""
+        self._switch.forget(adapter)
+
+    def set_threads(self, threads: int) -> None:
+        """Compute with this many CPU threads."""
+        torch.set_num_threads(threads)
+
+    def _prefill(self, readers: list[Row], budget: int) -> list[Draw]:
         """Read about `budget` more prompt tokens; return the first draws of those read whole."""
-        readers = self._rows[self._decoding :]
-        if not readers:
-            return []
         chunk = max(_SHORTEST_CHUNK, budget // len(readers))
         parts = [row.prompt[row.length : row.length + chunk] for row in readers]
         logits = self._forward(self._decoding, readers, parts)  # (readers, vocab)
@@ -98,11 +136,8 @@ class Batch:
             self._start_decoding(row)
         return draws
 
-    def decode(self) -> list[Draw]:
+    def _decode(self, rows: list[Row]) -> list[Draw]:
         """Draw one more token for every row that has read its prompt."""
-        rows = self._rows[: self._decoding]
-        if not rows:
-            return []
         return self._draw(rows, self._forward(0, rows, [row.drawn[-1:] for row in rows]))
 
     def _draw(self, rows: list[Row], logits: torch.Tensor) -> list[Draw]:

@@ -98,7 +98,7 @@ class LocalEngine:
         if threads < 1:
             raise InvalidInput(f"threads is {threads}, expected at least 1")
         self._threads = threads
-        await self._on_model_thread(lambda: torch.set_num_threads(threads))
+        await self._on_model_thread(lambda: self._running().batch.set_threads(threads))
 
     def stats(self) -> EngineStats:
         """Read the counters."""
@@ -189,9 +189,10 @@ class LocalEngine:
                 device=worker.device,
             )
             self._running()
+            await asyncio.to_thread(worker.batch.prepare, adapter)
             for evicted in self._residents.add(adapter):
                 log.info("adapter %s made room for %s", evicted.name, name)
-                await self._on_model_thread(lambda old=evicted: worker.forget(old))  # type: ignore[misc]
+                await self._on_model_thread(lambda old=evicted: worker.batch.forget(old))  # type: ignore[misc]
 
     async def unload(self, name: str) -> None:
         """Take an adapter out after its last running reply; new requests are refused at once.
@@ -201,7 +202,7 @@ class LocalEngine:
         worker = self._running()
         adapter = await self._residents.remove(name)
         if adapter is not None and self._stopped is None:
-            await self._on_model_thread(lambda: worker.forget(adapter))
+            await self._on_model_thread(lambda: worker.batch.forget(adapter))
 
     async def warm(self, name: str) -> None:
         """Run one throw-away step with the adapter, so the first real reply pays nothing."""
@@ -257,15 +258,13 @@ class LocalEngine:
 
         try:
             torch.set_num_threads(self._threads)
-            loaded = Loaded(
-                load_model(self.base, self._dtype, self._device), load_tokenizer(self.base)
-            )
             worker = Worker(
-                loaded,
+                Loaded(load_model(self.base, self._dtype, self._device), load_tokenizer(self.base)),
                 self._settings,
                 clock=self._clock,
                 deliver=lambda progress: tell(self._deliver, progress),
             )
+            worker.batch.set_threads(self._threads)
         except BaseException as error:  # whatever it is, `start` must hear of it
             known = error if isinstance(error, ModelError) else ModelError(f"the model: {error!r}")
             tell(_fail_unless_done, ready, known)

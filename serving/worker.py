@@ -19,16 +19,14 @@ import torch
 from core.errors import InvalidInput
 from core.generation import FinishReason
 from core.settings import ServingSettings
-from serving.batch import Batch, Draw, Row
-from serving.lora import AdapterSwitch, LoadedAdapter, linear_shapes, wrap_linears
+from serving.batch import Pass, Row, RunningBatch
+from serving.decoders import make_batch
+from serving.lora import linear_shapes
 from serving.prompt import fit_prompt
 from serving.reply import Job, Progress, Reply, unstarted_result
 from serving.sampling import Sampler
 
 log = logging.getLogger(__name__)
-
-_PREFILL_ALONE = 2048  # prompt tokens read at once while nobody else is writing
-_PREFILL_BESIDE = 256  # and between two steps of others: bounds the gap in their text
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,12 @@ class Worker:
         self._max_batch = settings.max_batch
         self._clock = clock
         self._deliver = deliver
-        self._switch: AdapterSwitch = wrap_linears(loaded.model)
-        self._batch = Batch(
-            loaded.model, self._switch, rows=settings.max_batch + 1, max_slots=self.max_context
-        )  # one row more: a warm-up never waits for a reply to end
+        self.batch: RunningBatch = make_batch(
+            loaded.model,
+            settings.decoder,
+            rows=settings.max_batch + 1,  # one more: a warm-up never waits for a reply to end
+            slots=self.max_context,
+        )
         self._replies: dict[Row, Reply] = {}
         self._waiting: deque[Job] = deque()
         self._progress: list[Progress] = []
@@ -106,13 +106,9 @@ class Worker:
                 self._do_what_was_asked()
                 self._end_cancelled_and_late()
                 self._admit()
-                self._step(lambda: self._batch.prefill(self._prefill_budget()), prompts=True)
-                self._step(self._batch.decode, prompts=False)
+                for step in self.batch.passes():
+                    self._run(step)
                 self._flush()
-
-    def forget(self, adapter: LoadedAdapter) -> None:
-        """Drop what is kept of an adapter. On the model thread."""
-        self._switch.forget(adapter)
 
     def _do_what_was_asked(self) -> None:
         """Take what is in the inbox; with nothing else to do, wait for it."""
@@ -162,7 +158,7 @@ class Worker:
                     job.adapter,
                     Sampler.seeded(job.request.sampling, job.seed),
                 )
-                self._batch.join(row)
+                self.batch.join(row)
                 self._replies[row] = reply
 
     def _begin(self, job: Job) -> Reply:
@@ -180,17 +176,13 @@ class Worker:
             )
         )
 
-    def _prefill_budget(self) -> int:
-        return _PREFILL_BESIDE if self._batch.decoding else _PREFILL_ALONE
-
-    def _step(self, step: Callable[[], list[Draw]], *, prompts: bool) -> None:
+    def _run(self, step: Pass) -> None:
         """Run a forward pass and hand its tokens out; if it fails, only its own rows end."""
         try:
-            for row, token in step():
+            for row, token in step.run():
                 self._take(row, token)
         except Exception:  # out of memory, for example: those that were not in this pass go on
-            rows = self._batch.rows
-            lost = rows[self._batch.decoding :] if prompts else rows[: self._batch.decoding]
+            lost = [row for row in step.rows if row in self._replies]
             log.exception("a step failed; %d replies end with an error", len(lost))
             for row in lost:
                 self._end(row, "error")
@@ -217,7 +209,7 @@ class Worker:
 
     def _leave(self, row: Row, piece: str) -> None:
         reply = self._replies.pop(row)
-        self._batch.leave(row, clear=reply.ended == "error")
+        self.batch.leave(row, clear=reply.ended == "error")
         self._progress.append(Progress(reply.job, piece, reply.result(self._clock())))
 
     def _end_unstarted(self, job: Job, reason: FinishReason) -> None:

@@ -45,12 +45,16 @@ def reference(tiny_base: BaseModel, adapters: dict[str, Path]) -> Reference:
     return Reference(tiny_base.path, adapters)
 
 
-@pytest_asyncio.fixture
-async def engine(tiny_base: BaseModel) -> AsyncIterator[LocalEngine]:
-    """A started fp32 engine on the tiny base, no adapter resident."""
+@pytest_asyncio.fixture(params=["compiled", "generic"])
+async def engine(
+    tiny_base: BaseModel, request: pytest.FixtureRequest
+) -> AsyncIterator[LocalEngine]:
+    """A started fp32 engine on the tiny base, no adapter resident; once by each decoder."""
     engine = LocalEngine(
         tiny_base,
-        settings=ServingSettings(max_batch=8, max_queue=8, max_context_tokens=512),
+        settings=ServingSettings(
+            decoder=request.param, max_batch=8, max_queue=8, max_context_tokens=512
+        ),
         dtype="float32",
         device="cpu",
         threads=1,

@@ -19,6 +19,7 @@ from core.errors import (
 )
 from core.generation import BASE, GenerationRequest, GenerationResult, Message, Sampling
 from core.settings import ServingSettings
+from serving.batch import Draw, Pass
 from serving.engine import LocalEngine
 from tests.serving.reference import NAMES, Reference, chat, greedy
 from tests.tiny import publish_tiny_adapter
@@ -336,10 +337,14 @@ async def test_a_failing_step_ends_its_replies_only(
     worker = engine._worker
     assert worker is not None
 
-    def out_of_memory() -> list[object]:
+    passes = worker.batch.passes
+
+    def out_of_memory() -> list[Draw]:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(worker._batch, "decode", out_of_memory)
+    monkeypatch.setattr(
+        worker.batch, "passes", lambda: (Pass(out_of_memory, step.rows) for step in passes())
+    )
     assert (await answer(engine, greedy("hi"))).finish_reason == "error"
     monkeypatch.undo()
     assert (await answer(engine, greedy("hi"))).token_ids == reference.tokens("hi")

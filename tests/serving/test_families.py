@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )  # fmt: skip
 
 from core.basemodel import identify_base
@@ -32,6 +38,18 @@ SMALL: dict[str, Any] = {
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 FAMILIES: dict[str, Any] = {
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**GROUPED)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=32)),
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**GROUPED, head_dim=16)),
+    "llama with biases and scaled positions": lambda: LlamaForCausalLM(
+        LlamaConfig(
+            **GROUPED, attention_bias=True, mlp_bias=True, tie_word_embeddings=False,
+            rope_parameters={
+                "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0,
+                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        )
+    ),
     "mistral with a window": lambda: MistralForCausalLM(
         MistralConfig(**GROUPED, sliding_window=16)
     ),
@@ -44,17 +62,28 @@ FAMILIES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-async def test_a_family_is_exact(family: str, tiny_model: Path, tmp_path: Path) -> None:
+BOTH = [(family, "generic") for family in FAMILIES] + [
+    (family, "compiled") for family in FAMILIES if not family.startswith("gemma2")
+]
+
+
+@pytest.mark.parametrize(("family", "decoder"), BOTH)
+async def test_a_family_is_exact(
+    family: str, decoder: Literal["generic", "compiled"], tiny_model: Path, tmp_path: Path
+) -> None:
     """Base and adapter in one batch, longer than any window, equal PEFT alone."""
     home = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     torch.manual_seed(3)
-    FAMILIES[family]().to(torch.float32).save_pretrained(home)
+    model = FAMILIES[family]().to(torch.float32)
+    for name, parameter in model.named_parameters():  # they begin as zeros or ones: hide nothing
+        if name.endswith("bias") or "norm" in name:
+            parameter.data += 0.3 * torch.randn(parameter.shape)
+    model.save_pretrained(home)
     base = identify_base(family, home, tmp_path)
     name = "fam@v1"
     directory = publish_tiny_adapter(tmp_path / name, home, name, 5, base_sha256=base.sha256)
     reference = Reference(home, {name: directory})
-    settings = ServingSettings(max_batch=4, max_context_tokens=256)
+    settings = ServingSettings(decoder=decoder, max_batch=4, max_context_tokens=256)
     engine = LocalEngine(base, settings=settings, dtype="float32", device="cpu", threads=1)
     await engine.start()
     await engine.load(name, directory)

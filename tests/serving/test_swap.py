@@ -36,9 +36,10 @@ async def test_swaps_under_load(
     await asyncio.sleep(0.5)
     swapping = True
     for number in range(1, SWAPS + 1):
-        old, live = live, NAMES[number % 3]
-        await engine.load(live, adapters[live])
-        await engine.warm(live)
+        new = NAMES[number % 3]
+        await engine.load(new, adapters[new])
+        await engine.warm(new)
+        old, live = live, new
         leaving = asyncio.create_task(engine.unload(old))
         await asyncio.sleep(0.02)
         await leaving

@@ -1,0 +1,68 @@
+"""Which decoder runs the batch: the compiled one where it can, transformers' own everywhere else.
+
+Both have the same face and draw the same tokens. Before the compiled one is used it must agree with
+transformers on a short text: a family that changed in a new version is noticed here.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+import torch
+
+from core.errors import ModelError
+from serving.batch import Batch, RunningBatch
+from serving.lora import wrap_linears
+from serving.native.batch import NativeBatch
+from serving.native.library import NotAvailable
+from serving.native.weights import NativeDecoder, Span
+
+log = logging.getLogger(__name__)
+
+_TEXT_TOKENS = 24
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15}
+"""Of the spread of the logits: rounding explains less than this, another arithmetic more."""
+
+
+def make_batch(
+    model: Any, decoder: Literal["auto", "compiled", "generic"], *, rows: int, slots: int
+) -> RunningBatch:
+    """Return an empty batch of `rows` rows over the model, which belongs to it from now on.
+
+    Raises ModelError if the compiled decoder is demanded and cannot be used.
+    """
+    if decoder != "generic":
+        try:
+            return _compiled(model, rows, slots)
+        except NotAvailable as reason:
+            if decoder == "compiled":
+                raise ModelError(f"the compiled decoder cannot be used: {reason}") from reason
+            log.info("replies are written by transformers' own decoder: %s", reason)
+    return Batch(model, wrap_linears(model), rows=rows, max_slots=slots)
+
+
+def _compiled(model: Any, rows: int, slots: int) -> NativeBatch:
+    if model.device.type != "cpu":
+        raise NotAvailable(f"it runs on the CPU, and the model is on {model.device}")
+    spare = max(4, rows // 2)  # rows of cache for chats that may go on
+    decoder = NativeDecoder(model, rows=rows + spare, slots=slots)
+    _compare(model, decoder)
+    return NativeBatch(decoder, rows=rows)
+
+
+def _compare(model: Any, decoder: NativeDecoder) -> None:
+    """Raise NotAvailable unless both give the same logits, up to rounding."""
+    with torch.inference_mode():
+        ids = torch.arange(7, 7 + 13 * _TEXT_TOKENS, 13) % decoder.vocab
+        wanted = model(input_ids=ids[None], use_cache=False).logits[0].float()  # (tokens, vocab)
+        found = torch.cat(
+            [decoder.forward([Span(0, i, [token])]) for i, token in enumerate(ids.tolist())]
+        )
+    decoder.clear_row(0)
+    spread = wanted.std(dim=-1)
+    error = (found - wanted).abs().mean(dim=-1) / spread
+    if not bool((error < _TOLERANCE[decoder.dtype]).all()):
+        raise NotAvailable(
+            f"it differs from transformers by {float(error.max()):.3f} of the logits' spread"
+        )

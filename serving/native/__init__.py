@@ -1,0 +1,1 @@
+"""The decoder in C for the CPU: compiled on the machine it runs on, for the common families."""

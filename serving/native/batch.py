@@ -1,0 +1,122 @@
+"""The running batch over the compiled decoder: one pass takes everybody's next tokens at once.
+
+The same face as serving.batch.Batch. A pass holds one token of every reply being written and, up to
+a budget, tokens of prompts still being read, the oldest first; nothing is padded and rows never
+change places. Used by the model thread only, except `prepare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from serving.batch import Draw, Pass, Row
+from serving.lora import LoadedAdapter
+from serving.native.prefixes import Place, Places
+from serving.native.weights import NativeDecoder, PackedAdapter, Span
+from serving.sampling import draw_tokens
+
+_PROMPT_ALONE = 256  # prompt tokens in a pass while nobody is writing
+_PROMPT_BESIDE = 48  # and beside others: bounds the gap in their text
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A row's tokens in a pass."""
+
+    row: Row
+    place: Place
+    tokens: Sequence[int]
+
+    @property
+    def draws(self) -> bool:
+        """Whether the last of them is the newest token of its row."""
+        return self.row.length + len(self.tokens) >= len(self.row.prompt)
+
+
+class NativeBatch:
+    """Up to `rows` replies over one compiled decoder that has at least as many rows of cache."""
+
+    def __init__(self, decoder: NativeDecoder, *, rows: int) -> None:
+        self._decoder = decoder
+        self._most = rows
+        self._places = Places(decoder.rows)
+        self._rows: dict[Row, Place] = {}  # in the order they came
+        self._packed: dict[LoadedAdapter, PackedAdapter] = {}
+
+    def set_threads(self, threads: int) -> None:
+        """Compute with this many threads; drawing tokens takes one."""
+        self._decoder.library.set_threads(threads)
+        torch.set_num_threads(1)
+
+    def prepare(self, adapter: LoadedAdapter) -> None:
+        """Pack an adapter ahead of its first reply. In any thread; raises AdapterRefused."""
+        self._packed[adapter] = self._decoder.pack_adapter(adapter)
+
+    def forget(self, adapter: LoadedAdapter) -> None:
+        """Drop what is kept of an adapter."""
+        self._packed.pop(adapter, None)
+        self._places.forget(adapter)
+
+    def join(self, row: Row) -> None:
+        """Add a newcomer; what is known of its prompt is not read again."""
+        if len(self._rows) == self._most:
+            raise RuntimeError(f"the batch is full: {self._most} rows")
+        if row.adapter is not None and row.adapter not in self._packed:
+            self.prepare(row.adapter)
+        start = self._places.take(row.prompt, row.adapter)
+        if start.source is not None:
+            self._decoder.copy_row(start.source.index, start.place.index, start.known)
+        row.length = start.known
+        self._rows[row] = start.place
+
+    def leave(self, row: Row, *, clear: bool = False) -> None:
+        """Take a row out. `clear` wipes its states: needed where they may not be finite."""
+        place = self._rows.pop(row)
+        if clear:
+            self._decoder.clear_row(place.index)
+            place.tokens = []
+        self._places.leave(place)
+
+    def passes(self) -> Iterator[Pass]:
+        """Yield the one pass of this step and the rows in it."""
+        parts = self._next_parts()
+        if parts:
+            yield Pass(lambda: self._run(parts), tuple(part.row for part in parts))
+
+    def _next_parts(self) -> list[_Part]:
+        writing = [row for row in self._rows if row.length >= len(row.prompt)]
+        parts = [_Part(row, self._rows[row], row.drawn[-1:]) for row in writing]
+        budget = _PROMPT_BESIDE if writing else _PROMPT_ALONE
+        for row, place in self._rows.items():
+            if row.length < len(row.prompt) and budget:
+                tokens = row.prompt[row.length : row.length + budget]
+                budget -= len(tokens)
+                parts.append(_Part(row, place, tokens))
+        return parts
+
+    def _adapter(self, part: _Part) -> PackedAdapter | None:
+        return None if part.row.adapter is None else self._packed[part.row.adapter]
+
+    def _run(self, parts: list[_Part]) -> list[Draw]:
+        logits = self._decoder.forward(
+            [
+                Span(
+                    part.place.index, part.row.length, part.tokens, self._adapter(part), part.draws
+                )
+                for part in parts
+            ]
+        )  # (rows that draw, vocab)
+        drawing = [part.row for part in parts if part.draws]
+        for part in parts:
+            part.row.length += len(part.tokens)
+            part.place.tokens += part.tokens
+        if not drawing:
+            return []
+        draws = draw_tokens(logits, [row.sampler for row in drawing])
+        for row, token in zip(drawing, draws, strict=True):
+            if token is not None:
+                row.drawn.append(token)
+        return list(zip(drawing, draws, strict=True))

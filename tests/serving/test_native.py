@@ -1,0 +1,172 @@
+"""The compiled decoder: the same bits in any company, nothing known is read again, no traps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from core.basemodel import BaseModel
+from core.errors import AdapterRefused, ModelError
+from core.generation import Sampling
+from serving.adapters import read_adapter
+from serving.batch import Batch, Row
+from serving.decoders import make_batch
+from serving.lora import LoadedAdapter, LoraPair, linear_shapes
+from serving.native import library
+from serving.native.batch import NativeBatch
+from serving.native.prefixes import Places
+from serving.native.weights import NativeDecoder, Span
+from serving.sampling import Sampler
+from tests.serving.reference import NAMES
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
+def model(tiny_base: BaseModel, request: pytest.FixtureRequest) -> Any:
+    """The tiny model in either type."""
+    return AutoModelForCausalLM.from_pretrained(tiny_base.path, dtype=request.param)
+
+
+def loaded_adapter(model: Any, base: BaseModel, name: str, directory: Path) -> LoadedAdapter:
+    """An adapter as the engine reads it."""
+    return read_adapter(
+        directory,
+        name=name,
+        base_sha256=base.sha256,
+        linears=linear_shapes(model),
+        dtype=model.dtype,
+        device=torch.device("cpu"),
+    )
+
+
+def test_a_token_is_the_same_bits_in_any_company(
+    model: Any, tiny_base: BaseModel, adapters: dict[str, Path]
+) -> None:
+    """One row alone, token by token; the same in one pass with others, on three threads."""
+    decoder = NativeDecoder(model, rows=4, slots=128)
+    packed = [
+        decoder.pack_adapter(loaded_adapter(model, tiny_base, name, adapters[name]))
+        for name in NAMES[:2]
+    ]
+    text = torch.randint(0, decoder.vocab, (50,), generator=torch.Generator().manual_seed(1))
+    tokens = text.tolist()
+    decoder.library.set_threads(1)
+    alone = [decoder.forward([Span(0, i, [t], packed[0])]) for i, t in enumerate(tokens)][-1]
+    decoder.library.set_threads(3)
+    company = [
+        Span(1, 0, tokens[::-1], packed[1]),
+        Span(2, 0, tokens, packed[0]),
+        Span(3, 0, tokens[:7]),
+    ]
+    together = decoder.forward(company)
+    decoder.library.set_threads(1)
+    assert torch.equal(together[1], alone[0])
+    assert not torch.equal(together[0], alone[0])
+
+
+def test_a_chat_that_goes_on_reads_only_what_is_new(model: Any) -> None:
+    """The second turn begins after the first; a neighbour's beginning is copied; same tokens."""
+    batch = make_batch(model, "compiled", rows=3, slots=128)
+    assert isinstance(batch, NativeBatch)
+    opening = tuple(range(10, 40))
+    first = spoken(batch, opening)
+    longer = (*opening, *first.drawn, 7, 8, 9)
+    again = Row(longer, None, greedy())
+    batch.join(again)
+    assert again.length == len(opening) + len(first.drawn) - 1  # the last drawn was never fed
+    beside = Row((*opening, 3, 4), None, greedy())
+    batch.join(beside)
+    assert beside.length == len(opening)
+    for _ in range(8):
+        for step in batch.passes():
+            step.run()
+    fresh = make_batch(model, "compiled", rows=3, slots=128)
+    for row in (again, beside):
+        assert row.drawn == spoken(fresh, row.prompt, len(row.drawn)).drawn
+        fresh = make_batch(model, "compiled", rows=3, slots=128)
+
+
+def greedy() -> Sampler:
+    """Draw the likeliest token."""
+    return Sampler.seeded(Sampling(temperature=0.0), 0)
+
+
+def spoken(batch: Any, prompt: tuple[int, ...], tokens: int = 5) -> Row:
+    """A row that drew some tokens and left."""
+    row = Row(prompt, None, greedy())
+    batch.join(row)
+    while len(row.drawn) < tokens:
+        for step in batch.passes():
+            step.run()
+    batch.leave(row)
+    return row
+
+
+def test_beginnings_are_kept_apart_by_adapter(model: Any) -> None:
+    """Another adapter's states are never taken over, nor those of one that was forgotten."""
+    one, other = (LoadedAdapter(name, name, {}, 0) for name in ("one", "other"))
+    places = Places(3)
+    start = places.take(range(20), one)
+    start.place.tokens += range(20)
+    places.leave(start.place)
+    assert places.take(range(30), other).known == 0
+    assert places.take(range(30), None).known == 0
+    again = places.take(range(30), one)
+    assert (again.known, again.place, again.source) == (20, start.place, None)
+    places.leave(again.place)
+    places.forget(one)
+    assert places.take(range(30), one).known == 0
+
+
+def test_a_shared_opening_is_copied_from_a_busy_row() -> None:
+    """Two chats with one long system prompt: the second copies it, a short one is read anew."""
+    places = Places(3)
+    first = places.take(range(100), None)
+    first.place.tokens += range(100)
+    second = places.take([*range(40), -1, -2], None)
+    assert (second.known, second.source) == (40, first.place)
+    third = places.take([0, 1, 2, -5], None)
+    assert (third.known, third.source) == (0, None)
+
+
+def test_an_adapter_of_something_else_is_refused(model: Any) -> None:
+    """What the compiled decoder would leave out is never left out silently."""
+    decoder = NativeDecoder(model, rows=2, slots=64)
+    pair = LoraPair(torch.zeros(4, 64), torch.zeros(259, 4))
+    with pytest.raises(AdapterRefused, match=r"changes lm_head.*serving.decoder"):
+        decoder.pack_adapter(LoadedAdapter("odd", "0", {"lm_head": pair}, 0))
+
+
+def test_an_unknown_family_takes_the_generic_path() -> None:
+    """What the C code does not know, transformers runs; demanded, it is an error that says why."""
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2))
+    assert isinstance(make_batch(model, "auto", rows=2, slots=64), Batch)
+    with pytest.raises(ModelError, match="does not know GPT2LMHeadModel"):
+        make_batch(model, "compiled", rows=2, slots=64)
+
+
+def test_a_family_that_changed_is_noticed(tiny_base: BaseModel) -> None:
+    """A decoder that differs from transformers is not used."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_base.path, dtype=torch.float32)
+    model.model.layers[1].mlp.register_forward_hook(lambda module, inputs, output: 1.5 * output)
+    with pytest.raises(ModelError, match="differs from transformers"):
+        make_batch(model, "compiled", rows=2, slots=64)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"), [("nothing-of-this-name", "no C compiler"), ("false", "failed")]
+)
+def test_without_a_compiler_it_says_so(
+    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No compiler, or one that fails: the reason, no half-made file."""
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if reason == "no C compiler":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(library.NotAvailable, match=reason):
+        library.load_library.__wrapped__(torch.float32)
+    assert list((tmp_path / "thumbtune").glob("*")) == []
