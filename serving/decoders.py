@@ -21,8 +21,8 @@ from serving.native.weights import NativeDecoder, Span
 log = logging.getLogger(__name__)
 
 _TEXT_TOKENS = 24
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15}
-"""Of the spread of the logits: rounding explains less than this, another arithmetic more."""
+_LOWEST_CORRELATION = {torch.float32: 0.99999, torch.bfloat16: 0.99}
+"""Of the two decoders' logits: rounding explains more than this, another arithmetic does not."""
 
 
 def make_batch(
@@ -60,9 +60,10 @@ def _compare(model: Any, decoder: NativeDecoder) -> None:
             [decoder.forward([Span(0, i, [token])]) for i, token in enumerate(ids.tolist())]
         )
     decoder.clear_row(0)
-    spread = wanted.std(dim=-1)
-    error = (found - wanted).abs().mean(dim=-1) / spread
-    if not bool((error < _TOLERANCE[decoder.dtype]).all()):
+    lowest = min(
+        float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(wanted, found, strict=True)
+    )
+    if not lowest >= _LOWEST_CORRELATION[decoder.dtype]:
         raise NotAvailable(
-            f"it differs from transformers by {float(error.max()):.3f} of the logits' spread"
+            f"it differs from transformers: their logits correlate at {lowest:.4f} only"
         )
