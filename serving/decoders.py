@@ -59,7 +59,7 @@ def _compare(model: Any, decoder: NativeDecoder) -> None:
         found = torch.cat(
             [decoder.forward([Span(0, i, [token])]) for i, token in enumerate(ids.tolist())]
         )
-    decoder.clear_row(0)
+    decoder.clear_row(0, _TEXT_TOKENS)
     lowest = min(
         float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(wanted, found, strict=True)
     )

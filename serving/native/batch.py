@@ -76,7 +76,7 @@ class NativeBatch:
         """Take a row out. `clear` wipes its states: needed where they may not be finite."""
         place = self._rows.pop(row)
         if clear:
-            self._decoder.clear_row(place.index)
+            self._decoder.clear_row(place.index, self._decoder.slots)
             place.tokens = []
         self._places.leave(place)
 

@@ -15,6 +15,8 @@
 #include "pool.h"
 #include "products.h"
 
+#define PAGE 64 /* slots whose states lie together */
+
 /* ---- layout shared with library.py ---- */
 
 typedef struct {
@@ -40,7 +42,7 @@ typedef struct {
     const elem *head; /* packed (vocab, hidden) */
     const float *cosine, *sine; /* (slots, head_dim / 2) */
     const Layer *layer;
-    elem *keys, *values;
+    elem *cache; /* (rows, slots / 64, layers, kv_heads, keys then values of 64 slots) */
 } Model;
 
 enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, MODULES };
@@ -267,8 +269,10 @@ static void rotate(const Model *m, float *head, int position) {
     }
 }
 
-INLINE size_t cache_at(const Model *m, int layer, int row, int kv_head) {
-    return (((size_t)layer * m->rows + row) * m->kv_heads + kv_head) * m->slots * m->head_dim;
+/* Keys of a page of one row and head; the values follow after PAGE * head_dim. */
+INLINE elem *page_of(const Model *m, int row, int slot, int layer, int kv_head) {
+    size_t page = (size_t)row * (m->slots / PAGE) + slot / PAGE;
+    return m->cache + ((page * m->layers + layer) * m->kv_heads + kv_head) * 2 * PAGE * m->head_dim;
 }
 
 /* Queries to `query`, keys and values of a token into the cache. */
@@ -281,7 +285,7 @@ static void place_task(void *context, int task, int worker) {
     if (last > pass->count) last = pass->count;
     for (int t = task * 4; t < last; t++) {
         float *head = w->qkv + (size_t)t * (m->heads + 2 * m->kv_heads) * size;
-        int position = pass->position[t];
+        int position = pass->position[t], slot = position % PAGE;
         for (int h = 0; h < m->heads; h++, head += size) {
             if (w->layer->norm_query)
                 normalize(head, w->layer->norm_query, size, m->epsilon, head);
@@ -292,17 +296,17 @@ static void place_task(void *context, int task, int worker) {
         for (int h = 0; h < m->kv_heads; h++, head += size) {
             if (w->layer->norm_key) normalize(head, w->layer->norm_key, size, m->epsilon, head);
             rotate(m, head, position);
-            elem *keys = m->keys + cache_at(m, w->index, pass->row[t], h) +
-                         (size_t)(position / LANES) * size * LANES;
+            elem *keys = page_of(m, pass->row[t], position, w->index, h);
+            keys += slot / LANES * LANES * size;
             for (int i = 0; i < size; i++)
-                keys[i / STEP * STEP * LANES + position % LANES * STEP + i % STEP] =
+                keys[i / STEP * STEP * LANES + slot % LANES * STEP + i % STEP] =
                     to_elem(head[i]);
         }
         for (int h = 0; h < m->kv_heads; h++, head += size) {
-            elem *values = m->values + cache_at(m, w->index, pass->row[t], h);
+            elem *values = page_of(m, pass->row[t], position, w->index, h) + PAGE * size;
             for (int i = 0; i < size; i++)
-                values[(size_t)(i / LANES) * m->slots * LANES + position / STEP * STEP * LANES +
-                       i % LANES * STEP + position % STEP] = to_elem(head[i]);
+                values[i / LANES * LANES * PAGE + slot / STEP * STEP * LANES + i % LANES * STEP +
+                       slot % STEP] = to_elem(head[i]);
         }
     }
 }
@@ -315,17 +319,15 @@ static void attend_task(void *context, int task, int worker) {
     int t = task / m->kv_heads, kv_head = task % m->kv_heads, size = m->head_dim;
     int heads = m->heads / m->kv_heads, position = pass->position[t];
     int begin = w->layer->window && position >= w->layer->window ? position - w->layer->window + 1 : 0;
-    int from = begin / LANES * LANES, count = (position - from) / LANES * LANES + LANES;
+    int from = begin / PAGE * PAGE, count = (position - from) / LANES * LANES + LANES;
     float *scores = (float *)(w->scratch + worker * w->scratch_size); /* (heads, slots) */
     elem *shares = (elem *)(scores + (size_t)heads * m->slots);       /* (heads, slots) */
     float *sums = (float *)(shares + (size_t)heads * m->slots);       /* (heads, 32) */
     size_t at = ((size_t)t * m->heads + (size_t)kv_head * heads) * size;
-    size_t cached = cache_at(m, w->index, pass->row[t], kv_head);
-    const elem *keys = m->keys + cached + (size_t)from * size;
-    const elem *values = m->values + cached + (size_t)from * LANES;
     for (int s = 0; s < count; s += 2 * LANES)
         multiply_rows(heads, count - s > LANES ? 2 : 1, w->query + at, size,
-                      keys + (size_t)s * size, (long)size * LANES, size, scores + s, m->slots, 0);
+                      page_of(m, pass->row[t], from + s, w->index, kv_head) + s % PAGE * size,
+                      (long)size * LANES, size, scores + s, m->slots, 0);
     float scale[heads];
     for (int h = 0; h < heads; h++) {
         float *score = scores + (size_t)h * m->slots;
@@ -353,8 +355,11 @@ static void attend_task(void *context, int task, int worker) {
     }
     for (int panel = 0, panels; panel < size / LANES; panel += panels) {
         panels = size / LANES - panel < 2 ? 1 : 2;
-        multiply_rows(heads, panels, shares, m->slots, values + (size_t)panel * m->slots * LANES,
-                      (long)m->slots * LANES, count, sums, 2 * LANES, 0);
+        for (int s = 0; s < count; s += PAGE)
+            multiply_rows(heads, panels, shares + s, m->slots,
+                          page_of(m, pass->row[t], from + s, w->index, kv_head) + PAGE * size +
+                              panel * PAGE * LANES,
+                          PAGE * LANES, count - s < PAGE ? count - s : PAGE, sums, 2 * LANES, s > 0);
         for (int h = 0; h < heads; h++)
             for (int p = 0; p < panels; p++)
                 store_elems(w->attended + at + (size_t)h * size + (panel + p) * LANES,
@@ -459,28 +464,19 @@ int forward(const Model *m, const Pass *pass) {
     return failed;
 }
 
-/* Copy the states of the first `count` slots of one row over another's. */
-void copy_row(const Model *m, int source, int target, int count) {
-    int size = m->head_dim, whole = (count + LANES - 1) / LANES * LANES;
-    for (int layer = 0; layer < m->layers; layer++)
-        for (int h = 0; h < m->kv_heads; h++) {
-            size_t from = cache_at(m, layer, source, h), to = cache_at(m, layer, target, h);
-            memcpy(m->keys + to, m->keys + from, (size_t)whole * size * sizeof(elem));
-            for (int panel = 0; panel < size / LANES; panel++) {
-                size_t offset = (size_t)panel * m->slots * LANES;
-                memcpy(m->values + to + offset, m->values + from + offset,
-                       (size_t)whole * LANES * sizeof(elem));
-            }
-        }
+static size_t states(const Model *m, int count) {
+    size_t pages = (count + PAGE - 1) / PAGE;
+    return pages * m->layers * m->kv_heads * 2 * PAGE * m->head_dim * sizeof(elem);
 }
 
-/* Zero a row: what is not finite would reach its next owner through a hidden slot. */
-void clear_row(const Model *m, int row) {
-    size_t size = (size_t)m->kv_heads * m->slots * m->head_dim * sizeof(elem);
-    for (int layer = 0; layer < m->layers; layer++) {
-        memset(m->keys + cache_at(m, layer, row, 0), 0, size);
-        memset(m->values + cache_at(m, layer, row, 0), 0, size);
-    }
+/* Copy the states of the first `count` slots of one row over another's. */
+void copy_row(const Model *m, int source, int target, int count) {
+    memcpy(page_of(m, target, 0, 0, 0), page_of(m, source, 0, 0, 0), states(m, count));
+}
+
+/* Zero a row's first slots: what is not finite would reach its next owner through a hidden slot. */
+void clear_row(const Model *m, int row, int count) {
+    memset(page_of(m, row, 0, 0, 0), 0, states(m, count));
 }
 
 /* Pack a row-major (out, in) matrix into every `every`-th panel from `first` on. Rows beyond the

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LANES = 16
 """Outputs in a panel of a packed matrix; ranks and head sizes are multiples of it."""
+PAGE = 64
+"""Slots of the cache that lie together."""
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """A layer's adapted modules, in the order of the C code."""
 DTYPES = {torch.bfloat16: [], torch.float32: ["-DFLOAT32"]}
@@ -62,7 +64,7 @@ class Model(ctypes.Structure):
         ("rows", c_int32), ("gelu", c_int32), ("epsilon", c_float), ("attention_scale", c_float),
         ("embedding_scale", c_float), ("reserved", c_int32), ("embedding", c_void_p),
         ("norm_last", c_void_p), ("head", c_void_p), ("cosine", c_void_p), ("sine", c_void_p),
-        ("layer", POINTER(Layer)), ("keys", c_void_p), ("values", c_void_p),
+        ("layer", POINTER(Layer)), ("cache", c_void_p),
     )  # fmt: skip
 
 
@@ -153,7 +155,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     model = POINTER(Model)
     library.forward.argtypes = (model, POINTER(Pass))
     library.copy_row.argtypes = (model, c_int, c_int, c_int)
-    library.clear_row.argtypes = (model, c_int)
+    library.clear_row.argtypes = (model, c_int, c_int)
     library.set_threads.argtypes = (c_int,)
     library.pack.argtypes = (c_void_p, c_void_p, c_int, c_int, c_int, c_int, c_int)
     return library

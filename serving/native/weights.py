@@ -19,6 +19,7 @@ from serving.lora import LoadedAdapter
 from serving.native.library import (
     LANES,
     MODULES,
+    PAGE,
     Layer,
     Linear,
     Model,
@@ -61,7 +62,7 @@ class NativeDecoder:
     def __init__(self, model: Any, *, rows: int, slots: int) -> None:
         self.library = load_library(model.dtype)
         self.dtype: torch.dtype = model.dtype
-        self.rows, self.slots = rows, _padded(slots)
+        self.rows, self.slots = rows, _padded(slots, PAGE)
         self._kept: list[Any] = []
         config = model.config.get_text_config()
         _check(model, config)
@@ -72,7 +73,7 @@ class NativeDecoder:
         for index, (target, source) in enumerate(zip(self._layers, decoder.layers, strict=True)):
             self._fill(target, source, _window(config, index), config.model_type == "gemma")
         cosine, sine = self._angles(decoder, heads.head_dim)
-        states = (config.num_hidden_layers, rows, config.num_key_value_heads, self.slots)
+        states = (config.num_hidden_layers, config.num_key_value_heads, 2, heads.head_dim)
         self.model = Model(
             layers=config.num_hidden_layers,
             hidden=config.hidden_size,
@@ -93,8 +94,7 @@ class NativeDecoder:
             cosine=cosine,
             sine=sine,
             layer=self._layers,
-            keys=self._keep(_aligned((*states, heads.head_dim), self.dtype)),
-            values=self._keep(_aligned((*states, heads.head_dim), self.dtype)),
+            cache=self._keep(_aligned((rows, self.slots, *states), self.dtype)),
         )
 
     def forward(self, spans: Sequence[Span]) -> torch.Tensor:
@@ -134,9 +134,9 @@ class NativeDecoder:
         """Copy the states of a row's first `count` tokens over another's."""
         self.library.copy_row(self.model, source, target, count)
 
-    def clear_row(self, row: int) -> None:
-        """Zero a row: what is not finite would reach its next owner through a hidden slot."""
-        self.library.clear_row(self.model, row)
+    def clear_row(self, row: int, count: int) -> None:
+        """Zero a row's first states: what is not finite reaches its next owner otherwise."""
+        self.library.clear_row(self.model, row, count)
 
     def pack_adapter(self, adapter: LoadedAdapter) -> PackedAdapter:
         """Lay an adapter out for this decoder; may run in any thread. Raises AdapterRefused."""
@@ -241,8 +241,8 @@ def _aligned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return memory[start : start + size].view(dtype)
 
 
-def _padded(count: int) -> int:
-    return -(-count // LANES) * LANES
+def _padded(count: int, multiple: int = LANES) -> int:
+    return -(-count // multiple) * multiple
 
 
 def _place(module: str) -> int | None:
