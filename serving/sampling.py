@@ -29,6 +29,10 @@ class Sampler:
         """Make a sampler whose draws follow from the seed alone."""
         return cls(sampling, torch.Generator().manual_seed(seed))
 
+    def point(self) -> float:
+        """Return the next uniform number of this row, in [0, 1)."""
+        return float(torch.rand((), generator=self.generator, dtype=torch.float64))
+
 
 def draw_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | None]:
     """Draw one token a row; None where a row's logits are not finite.
@@ -48,7 +52,7 @@ def draw_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int |
 def _draw(logits: torch.Tensor, sampler: Sampler) -> int:
     """Draw from one row's distribution.  logits  # (vocab,) float32"""
     sampling = sampler.sampling
-    point = torch.rand((), generator=sampler.generator, dtype=torch.float64).item()
+    point = sampler.point()
     probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
     if sampling.top_k == 0 and sampling.top_p >= 1:
         return _invert(probabilities, point)

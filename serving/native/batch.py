@@ -16,7 +16,6 @@ from serving.batch import Draw, Pass, Row
 from serving.lora import LoadedAdapter
 from serving.native.prefixes import Place, Places
 from serving.native.weights import NativeDecoder, PackedAdapter, Span
-from serving.sampling import draw_tokens
 
 _PROMPT_ALONE = 256  # prompt tokens in a pass while nobody is writing
 _PROMPT_BESIDE = 48  # and beside others: bounds the gap in their text
@@ -115,7 +114,7 @@ class NativeBatch:
             part.place.tokens += part.tokens
         if not drawing:
             return []
-        draws = draw_tokens(logits, [row.sampler for row in drawing])
+        draws = self._decoder.draw(logits, [row.sampler for row in drawing])
         for row, token in zip(drawing, draws, strict=True):
             if token is not None:
                 row.drawn.append(token)

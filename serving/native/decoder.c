@@ -12,6 +12,7 @@
  */
 #include <stdlib.h>
 
+#include "draw.h"
 #include "pool.h"
 #include "products.h"
 

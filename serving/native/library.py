@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from ctypes import POINTER, c_float, c_int, c_int32, c_void_p
+from ctypes import POINTER, c_double, c_float, c_int, c_int32, c_long, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +30,7 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 """A layer's adapted modules, in the order of the C code."""
 DTYPES = {torch.bfloat16: [], torch.float32: ["-DFLOAT32"]}
 """The flags that choose a type of numbers."""
-_SOURCES = ("decoder.c", "pool.h", "products.h")
+_SOURCES = ("decoder.c", "draw.h", "pool.h", "products.h")
 _FLAGS = ["-O3", "-march=native", "-shared", "-fPIC", "-pthread"]
 _BUILD_S = 180
 
@@ -81,6 +81,15 @@ class Pass(ctypes.Structure):
         ("count", c_int32), ("groups", c_int32), ("outputs", c_int32), ("reserved", c_int32),
         ("token", c_void_p), ("row", c_void_p), ("position", c_void_p), ("group_start", c_void_p),
         ("adapter", c_void_p), ("output", c_void_p), ("logits", c_void_p),
+    )  # fmt: skip
+
+
+class Draw(ctypes.Structure):
+    """How one row's token is drawn, and the token."""
+
+    _fields_ = (
+        ("top_p", c_double), ("point", c_double), ("temperature", c_float), ("top_k", c_int32),
+        ("token", c_int32), ("reserved", c_int32),
     )  # fmt: skip
 
 
@@ -157,5 +166,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.copy_row.argtypes = (model, c_int, c_int, c_int)
     library.clear_row.argtypes = (model, c_int, c_int)
     library.set_threads.argtypes = (c_int,)
+    library.draw_rows.argtypes = (c_void_p, c_long, c_int, c_int, POINTER(Draw))
+    library.draw_rows.restype = None
     library.pack.argtypes = (c_void_p, c_void_p, c_int, c_int, c_int, c_int, c_int)
     return library

@@ -20,6 +20,7 @@ from serving.native.library import (
     LANES,
     MODULES,
     PAGE,
+    Draw,
     Layer,
     Linear,
     Model,
@@ -28,6 +29,7 @@ from serving.native.library import (
     Pass,
     load_library,
 )
+from serving.sampling import Sampler
 
 _FAMILIES = (
     "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
@@ -36,6 +38,7 @@ _FAMILIES = (
 _ROPES = ("default", "linear", "llama3", "yarn")  # the angles do not change with the length
 _ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
 _CACHE_LINE = 64
+_NO_MEMORY = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,21 @@ class NativeDecoder:
         if self.library.forward(self.model, Pass(*counts, *addresses, logits.data_ptr())):
             raise MemoryError(f"no memory for a pass over {len(tokens)} tokens")
         return logits[:, : self.vocab]
+
+    def draw(self, logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | None]:
+        """Draw as serving.sampling.draw_tokens does, from what `forward` returned."""
+        draws = (Draw * len(samplers))()
+        for draw, sampler in zip(draws, samplers, strict=True):
+            sampling = sampler.sampling
+            draw.temperature, draw.top_p = sampling.temperature, sampling.top_p
+            draw.top_k = sampling.top_k
+            draw.point = sampler.point() if sampling.temperature > 0 else 0.0
+        self.library.draw_rows(
+            logits.data_ptr(), logits.stride(0), logits.shape[1], len(samplers), draws
+        )
+        if any(draw.token == _NO_MEMORY for draw in draws):
+            raise MemoryError("no memory for drawing a token")
+        return [draw.token if draw.token >= 0 else None for draw in draws]
 
     def copy_row(self, source: int, target: int, count: int) -> None:
         """Copy the states of a row's first `count` tokens over another's."""

@@ -20,7 +20,7 @@ from serving.native import library
 from serving.native.batch import NativeBatch
 from serving.native.prefixes import Places
 from serving.native.weights import NativeDecoder, Span
-from serving.sampling import Sampler
+from serving.sampling import Sampler, draw_tokens
 from tests.serving.reference import NAMES
 
 
@@ -170,3 +170,29 @@ def test_without_a_compiler_it_says_so(
     with pytest.raises(library.NotAvailable, match=reason):
         library.load_library.__wrapped__(torch.float32)
     assert list((tmp_path / "thumbtune").glob("*")) == []
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0.0),
+        Sampling(temperature=0.7, top_p=0.95),
+        Sampling(temperature=1.3, top_p=1.0),
+        Sampling(temperature=1.0, top_p=0.5, top_k=20),
+        Sampling(temperature=0.9, top_p=1.0, top_k=3),
+        Sampling(temperature=2.0, top_p=0.01),
+    ],
+    ids=str,
+)
+def test_it_draws_as_the_generic_path_does(sampling: Sampling, model: Any) -> None:
+    """The same seeds give the same tokens, logits that are not finite none."""
+    decoder = NativeDecoder(model, rows=1, slots=64)
+    logits = 3 * torch.randn(400, 259, generator=torch.Generator().manual_seed(2))
+    logits[7, 3], logits[8, 4], logits[9, 5] = torch.nan, torch.inf, -torch.inf
+
+    def samplers() -> list[Sampler]:
+        return [Sampler.seeded(sampling, seed) for seed in range(len(logits))]
+
+    drawn = decoder.draw(logits, samplers())
+    assert drawn == draw_tokens(logits, samplers())
+    assert [i for i, token in enumerate(drawn) if token is None] == [7, 8]
