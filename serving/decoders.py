@@ -15,8 +15,8 @@ from core.errors import ModelError
 from serving.batch import Batch, RunningBatch
 from serving.lora import wrap_linears
 from serving.native.batch import NativeBatch
-from serving.native.library import NotAvailable
-from serving.native.weights import NativeDecoder, Span
+from serving.native.decoder import NativeDecoder, Span
+from serving.native.library import NotAvailable, load_library
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +25,32 @@ _LOWEST_CORRELATION = {torch.float32: 0.99999, torch.bfloat16: 0.99}
 """Of the two decoders' logits: rounding explains more than this, another arithmetic does not."""
 
 
-def make_batch(
-    model: Any, decoder: Literal["auto", "compiled", "generic"], *, rows: int, slots: int
-) -> RunningBatch:
+Choice = Literal["auto", "compiled", "generic"]
+
+
+def describe_decoder(decoder: Choice, dtype: torch.dtype, device: torch.device) -> str:
+    """Say which decoder a start would try here; builds the compiled one if need be.
+
+    Raises ModelError if it is demanded and cannot be had.
+    """
+    if decoder == "generic":
+        return "transformers' own, as serving.decoder says"
+    try:
+        _check_device(device)
+        load_library(dtype)
+    except NotAvailable as reason:
+        if decoder == "compiled":
+            raise ModelError(f"the compiled decoder cannot be used: {reason}") from reason
+        return f"transformers' own; the compiled one is not used: {reason}"
+    return "compiled for this processor, if the model is of a family it knows"
+
+
+def _check_device(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise NotAvailable(f"it runs on the CPU, and the model is on {device}")
+
+
+def make_batch(model: Any, decoder: Choice, *, rows: int, slots: int) -> RunningBatch:
     """Return an empty batch of `rows` rows over the model, which belongs to it from now on.
 
     Raises ModelError if the compiled decoder is demanded and cannot be used.
@@ -43,8 +66,7 @@ def make_batch(
 
 
 def _compiled(model: Any, rows: int, slots: int) -> NativeBatch:
-    if model.device.type != "cpu":
-        raise NotAvailable(f"it runs on the CPU, and the model is on {model.device}")
+    _check_device(model.device)
     spare = max(4, rows // 2)  # rows of cache for chats that may go on
     decoder = NativeDecoder(model, rows=rows + spare, slots=slots)
     _compare(model, decoder)

@@ -121,6 +121,15 @@ async def _device(settings: Settings) -> str:
     return f"{device}, {str(dtype).removeprefix('torch.')}{note}"
 
 
+async def _decoder(settings: Settings) -> str:
+    from serving.base import resolve_device, resolve_dtype
+    from serving.decoders import describe_decoder
+
+    device = resolve_device(settings.model.device)
+    dtype = resolve_dtype(settings.model.dtype, device)
+    return await asyncio.to_thread(describe_decoder, settings.serving.decoder, dtype, device)
+
+
 async def _runs(settings: Settings) -> str:
     async with open_database(settings) as database:
         active = await database.run(lambda db: db.runs.active())
@@ -159,6 +168,7 @@ CHECKS: tuple[tuple[str, Callable[[Settings], Awaitable[str]]], ...] = (
     ("disk", _disk),
     ("threads", _threads),
     ("device", _device),
+    ("decoder", _decoder),
     ("launcher", _runs),
     ("discord", _discord),
 )

@@ -14,8 +14,9 @@ import torch
 
 from serving.batch import Draw, Pass, Row
 from serving.lora import LoadedAdapter
+from serving.native.decoder import NativeDecoder, Span
+from serving.native.packing import PackedAdapter
 from serving.native.prefixes import Place, Places
-from serving.native.weights import NativeDecoder, PackedAdapter, Span
 
 _PROMPT_ALONE = 256  # prompt tokens in a pass while nobody is writing
 _PROMPT_BESIDE = 48  # and beside others: bounds the gap in their text

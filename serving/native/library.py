@@ -30,7 +30,7 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 """A layer's adapted modules, in the order of the C code."""
 DTYPES = {torch.bfloat16: [], torch.float32: ["-DFLOAT32"]}
 """The flags that choose a type of numbers."""
-_SOURCES = ("decoder.c", "draw.h", "pool.h", "products.h")
+_FOLDER = Path(__file__).parent
 _FLAGS = ["-O3", "-march=native", "-shared", "-fPIC", "-pthread"]
 _BUILD_S = 180
 
@@ -123,8 +123,7 @@ def _home() -> Path:
 
 def _fingerprint(compiler: str, flags: list[str]) -> str:
     """Name a build by all that it depends on."""
-    here = Path(__file__).parent
-    parts = [(here / name).read_bytes() for name in _SOURCES]
+    parts = [source.read_bytes() for source in sorted(_FOLDER.glob("*.[ch]"))]
     parts += [compiler.encode(), " ".join(flags).encode(), _processor().encode()]
     parts.append(str(Path(compiler).stat().st_size).encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
@@ -141,7 +140,7 @@ def _processor() -> str:
 
 def _build(compiler: str, flags: list[str], path: Path) -> None:
     log.info("building the decoder for this processor (some seconds, once)")
-    source = Path(__file__).parent / "decoder.c"
+    source = _FOLDER / "decoder.c"
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         done = subprocess.run(

@@ -210,8 +210,8 @@ def test_the_doctor_finds_everything_in_order(shell: Shell) -> None:
     """Each line is there and ok."""
     found = shell.run("doctor", "--json")
     assert set(found) == {
-        "config", "packages", "model", "database", "disk", "threads", "device", "launcher",
-        "discord",
+        "config", "packages", "model", "database", "disk", "threads", "device", "decoder",
+        "launcher", "discord",
     }  # fmt: skip
     assert all(line["ok"] for line in found.values())
 

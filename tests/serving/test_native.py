@@ -18,8 +18,8 @@ from serving.decoders import make_batch
 from serving.lora import LoadedAdapter, LoraPair, linear_shapes
 from serving.native import library
 from serving.native.batch import NativeBatch
+from serving.native.decoder import NativeDecoder, Span
 from serving.native.prefixes import Places
-from serving.native.weights import NativeDecoder, Span
 from serving.sampling import Sampler, draw_tokens
 from tests.serving.reference import NAMES
 

@@ -1,7 +1,7 @@
-"""A transformers decoder as the compiled one takes it: packed once, with its cache.
+"""The compiled decoder with one model's weights and cache: passes over tokens, and draws.
 
-Takes Llama, Mistral, Qwen2, Qwen3 and Gemma; whether the result speaks as transformers does is
-checked with a real pass before it is used. An adapter is packed the same way.
+Made from a transformers model of a family it knows (serving.native.families); whether it speaks as
+transformers does is for the caller to check (serving.decoders).
 """
 
 from __future__ import annotations
@@ -11,33 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from core.errors import AdapterRefused
 from serving.lora import LoadedAdapter
+from serving.native.families import ACTIVATIONS, activation, check, embedding_scale, window
 from serving.native.library import (
     LANES,
-    MODULES,
     PAGE,
     Draw,
     Layer,
     Linear,
     Model,
     NotAvailable,
-    Pair,
     Pass,
     load_library,
 )
+from serving.native.packing import PackedAdapter, aligned, pack, padded
 from serving.sampling import Sampler
 
-_FAMILIES = (
-    "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
-    "GemmaForCausalLM",
-)  # fmt: skip
-_ROPES = ("default", "linear", "llama3", "yarn")  # the angles do not change with the length
-_ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
-_CACHE_LINE = 64
 _NO_MEMORY = -2
 
 
@@ -65,16 +56,16 @@ class NativeDecoder:
     def __init__(self, model: Any, *, rows: int, slots: int) -> None:
         self.library = load_library(model.dtype)
         self.dtype: torch.dtype = model.dtype
-        self.rows, self.slots = rows, _padded(slots, PAGE)
+        self.rows, self.slots = rows, padded(slots, PAGE)
         self._kept: list[Any] = []
         config = model.config.get_text_config()
-        _check(model, config)
+        check(model, config)
         self.vocab: int = config.vocab_size
         decoder = model.model
         heads = decoder.layers[0].self_attn
         self._layers = (Layer * config.num_hidden_layers)()
         for index, (target, source) in enumerate(zip(self._layers, decoder.layers, strict=True)):
-            self._fill(target, source, _window(config, index), config.model_type == "gemma")
+            self._fill(target, source, window(config, index), config.model_type == "gemma")
         cosine, sine = self._angles(decoder, heads.head_dim)
         states = (config.num_hidden_layers, config.num_key_value_heads, 2, heads.head_dim)
         self.model = Model(
@@ -87,17 +78,17 @@ class NativeDecoder:
             vocab=config.vocab_size,
             slots=self.slots,
             rows=rows,
-            gelu=_ACTIVATIONS[_activation(config)],
+            gelu=ACTIVATIONS[activation(config)],
             epsilon=config.rms_norm_eps,
             attention_scale=heads.scaling,
-            embedding_scale=_embedding_scale(decoder.embed_tokens, model.dtype),
+            embedding_scale=embedding_scale(decoder.embed_tokens, model.dtype),
             embedding=self._keep(decoder.embed_tokens.weight.data.contiguous()),
             norm_last=self._norm(decoder.norm, config.model_type == "gemma"),
             head=self._pack([model.lm_head.weight]),
             cosine=cosine,
             sine=sine,
             layer=self._layers,
-            cache=self._keep(_aligned((rows, self.slots, *states), self.dtype)),
+            cache=self._keep(aligned((rows, self.slots, *states), self.dtype)),
         )
 
     def forward(self, spans: Sequence[Span]) -> torch.Tensor:
@@ -120,7 +111,7 @@ class NativeDecoder:
             positions += range(span.first, span.first + len(span.tokens))
             last[i] = len(tokens) - 1
         wanted = [last[i] for i, span in enumerate(spans) if span.wanted]
-        logits = torch.empty(len(wanted), _padded(self.vocab))
+        logits = torch.empty(len(wanted), padded(self.vocab))
         arrays: list[ctypes.Array[Any]] = [
             (ctypes.c_int32 * len(values))(*values)
             for values in (tokens, rows, positions, [*starts.values(), len(tokens)])
@@ -158,7 +149,7 @@ class NativeDecoder:
 
     def pack_adapter(self, adapter: LoadedAdapter) -> PackedAdapter:
         """Lay an adapter out for this decoder; may run in any thread. Raises AdapterRefused."""
-        return PackedAdapter(self, adapter)
+        return PackedAdapter(self.library, self.model.layers, adapter)
 
     def _fill(self, target: Layer, source: Any, window: int, gemma: bool) -> None:
         attention, mlp = source.self_attn, source.mlp
@@ -205,105 +196,5 @@ class NativeDecoder:
         return tensor.data_ptr()
 
 
-class PackedAdapter:
-    """An adapter's pairs, packed for a decoder. `pairs` is what a pass points at."""
-
-    def __init__(self, decoder: NativeDecoder, adapter: LoadedAdapter) -> None:
-        model, library = decoder.model, decoder.library
-        self.pairs = (Pair * (model.layers * len(MODULES)))()
-        self._kept: list[torch.Tensor] = []
-        for name, pair in adapter.pairs.items():
-            place = _place(name)
-            if place is None:
-                raise AdapterRefused(
-                    f"adapter {adapter.name} changes {name}, which the compiled decoder does not "
-                    "take; set serving.decoder to 'generic'"
-                )
-            ranks = _padded(pair.a.shape[0])
-            a = pack(library, [pair.a])
-            b = pack(library, [pair.b], inputs=ranks)
-            self._kept += [a, b]
-            self.pairs[place] = Pair(a.data_ptr(), b.data_ptr(), ranks, 0)
-
-
 def _address(adapter: PackedAdapter | None) -> int | None:
     return None if adapter is None else ctypes.addressof(adapter.pairs)
-
-
-def pack(
-    library: ctypes.CDLL,
-    weights: Sequence[torch.Tensor],
-    *,
-    inputs: int | None = None,
-    alternate: bool = False,
-) -> torch.Tensor:
-    """Pack (out, in) matrices one after another, or panel by panel in turn.
-
-    `inputs` pads every row with zeros. Returns a flat tensor that begins on a cache line.
-    """
-    inputs = inputs or weights[0].shape[1]
-    panels = [_padded(weight.shape[0]) // LANES for weight in weights]
-    packed = _aligned((sum(panels) * inputs * LANES,), weights[0].dtype)
-    for index, weight in enumerate(weights):
-        source = weight.detach().contiguous()
-        first, every = (index, len(weights)) if alternate else (sum(panels[:index]), 1)
-        library.pack(packed.data_ptr(), source.data_ptr(), *source.shape, inputs, first, every)
-    return packed
-
-
-def _aligned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Return zeros that begin on a cache line; memory is only taken where it is written."""
-    size = torch.Size(shape).numel() * dtype.itemsize
-    memory = torch.from_numpy(np.zeros(size + _CACHE_LINE, dtype=np.uint8))
-    start = -memory.data_ptr() % _CACHE_LINE
-    return memory[start : start + size].view(dtype)
-
-
-def _padded(count: int, multiple: int = LANES) -> int:
-    return -(-count // multiple) * multiple
-
-
-def _place(module: str) -> int | None:
-    """Return where `model.layers.3.self_attn.q_proj` stands among the pairs."""
-    parts = module.split(".")
-    if len(parts) != 5 or parts[:2] != ["model", "layers"] or parts[4] not in MODULES:
-        return None
-    return int(parts[2]) * len(MODULES) + MODULES.index(parts[4])
-
-
-def _check(model: Any, config: Any) -> None:
-    """Raise NotAvailable for a model whose arithmetic the C code does not know."""
-    kind = type(model).__name__
-    if kind not in _FAMILIES:
-        raise NotAvailable(f"it does not know {kind}")
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope not in _ROPES:
-        raise NotAvailable(f"it does not know positions of kind {rope!r}")
-    if _activation(config) not in _ACTIVATIONS:
-        raise NotAvailable(f"it does not know the activation {_activation(config)!r}")
-    attention, mlp = model.model.layers[0].self_attn, model.model.layers[0].mlp
-    sizes = {
-        "hidden_size": config.hidden_size,
-        "head_dim": attention.head_dim,
-        "intermediate_size": mlp.up_proj.out_features,
-    }
-    for name, size in sizes.items():
-        if size % LANES:
-            raise NotAvailable(f"{name} is {size}, no multiple of {LANES}")
-    if model.lm_head.bias is not None:
-        raise NotAvailable("its head has a bias")
-
-
-def _activation(config: Any) -> str:
-    return str(getattr(config, "hidden_activation", None) or config.hidden_act)
-
-
-def _window(config: Any, layer: int) -> int:
-    """Return how many tokens back a layer sees, 0 for all."""
-    kinds = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None) or 0
-    return 0 if kinds and kinds[layer] == "full_attention" else window
-
-
-def _embedding_scale(module: Any, dtype: torch.dtype) -> float:
-    return float(torch.tensor(getattr(module, "scalar_embed_scale", 1.0)).to(dtype))

@@ -1,0 +1,71 @@
+/* What a model, an adapter and a pass look like: shared with library.py. */
+#pragma once
+
+#include "products.h"
+
+#define PAGE 64 /* slots whose states lie together */
+
+typedef struct {
+    const elem *weight; /* packed */
+    const float *bias;  /* or NULL */
+} Linear;
+
+typedef struct {
+    const float *norm_attention, *norm_mlp; /* (hidden,) */
+    const float *norm_query, *norm_key;     /* (head_dim,) or NULL */
+    Linear qkv, out, gate_up, down;         /* gate and up alternate by panel */
+    int32_t window;                         /* tokens a sliding layer sees back, 0: all */
+    int32_t reserved;
+} Layer;
+
+typedef struct {
+    int32_t layers, hidden, heads, kv_heads, head_dim, inner, vocab, slots, rows;
+    int32_t gelu; /* 0: silu, 1: gelu by tanh */
+    float epsilon, attention_scale, embedding_scale;
+    int32_t reserved;
+    const elem *embedding; /* (vocab, hidden), row-major */
+    const float *norm_last;
+    const elem *head; /* packed (vocab, hidden) */
+    const float *cosine, *sine; /* (slots, head_dim / 2) */
+    const Layer *layer;
+    elem *cache; /* (rows, slots / 64, layers, kv_heads, keys then values of 64 slots) */
+} Model;
+
+enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, MODULES };
+
+typedef struct {
+    const elem *a, *b; /* packed (ranks, in) and (out, ranks); NULL where not adapted */
+    int32_t ranks;     /* a multiple of 16, padded with zeros */
+    int32_t reserved;
+} Pair;
+
+typedef struct {
+    int32_t count, groups, outputs, reserved;
+    const int32_t *token, *row, *position; /* (count,) sorted by group */
+    const int32_t *group_start;            /* (groups + 1,) */
+    const Pair *const *adapter;            /* (groups,) of (layers * MODULES,), or NULL */
+    const int32_t *output;                 /* (outputs,) which tokens' logits are wanted */
+    float *logits;                         /* (outputs, vocab rounded up to 16) */
+} Pass;
+
+/* What the tasks of a pass work on. */
+typedef struct {
+    const Model *model;
+    const Pass *pass;
+    const Layer *layer;
+    int index;
+    float *hidden;   /* (count, hidden) residual stream */
+    elem *normed;    /* (count, hidden) */
+    float *qkv;      /* (count, heads + 2 kv_heads, head_dim) */
+    elem *query;     /* (count, heads, head_dim) */
+    elem *attended;  /* (count, heads, head_dim) */
+    elem *inner;     /* (count, inner) */
+    elem *ranks;     /* (MODULES, count, most_ranks) */
+    int most_ranks;
+    char *scratch;   /* one part for each thread */
+    size_t scratch_size;
+    /* the product being made */
+    const Linear *linear;
+    const elem *input;
+    int in, panels, first_module, modules, per_task;
+} Work;
