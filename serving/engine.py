@@ -188,21 +188,32 @@ class LocalEngine:
                 dtype=worker.dtype,
                 device=worker.device,
             )
-            self._running()
             await asyncio.to_thread(worker.batch.prepare, adapter)
-            for evicted in self._residents.add(adapter):
-                log.info("adapter %s made room for %s", evicted.name, name)
-                await self._on_model_thread(lambda old=evicted: worker.batch.forget(old))  # type: ignore[misc]
+            self._running()
+            leaving = [adapter]
+            try:
+                leaving = self._residents.add(adapter)
+                for evicted in leaving:
+                    log.info("adapter %s made room for %s", evicted.name, name)
+                if self._residents.adapter(name) is not adapter:  # the same content was here
+                    leaving = [adapter]
+            finally:
+                for old in leaving:
+                    await self._forget(old)
 
     async def unload(self, name: str) -> None:
         """Take an adapter out after its last running reply; new requests are refused at once.
 
         Returns early if the same adapter is loaded again meanwhile. Raises UnknownAdapter.
         """
-        worker = self._running()
+        self._running()
         adapter = await self._residents.remove(name)
         if adapter is not None and self._stopped is None:
-            await self._on_model_thread(lambda: worker.batch.forget(adapter))
+            await self._forget(adapter)
+
+    async def _forget(self, adapter: LoadedAdapter) -> None:
+        batch = self._running().batch
+        await self._on_model_thread(lambda: batch.forget(adapter))
 
     async def warm(self, name: str) -> None:
         """Run one throw-away step with the adapter, so the first real reply pays nothing."""

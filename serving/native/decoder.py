@@ -94,7 +94,7 @@ class NativeDecoder:
     def forward(self, spans: Sequence[Span]) -> torch.Tensor:
         """Run one pass; return the logits of the spans that want them.  # (wanted, vocab) float32
 
-        Writes the states of all tokens into the cache. Raises MemoryError.
+        Writes the states of all tokens into the cache. Raises MemoryError, IndexError.
         """
         groups = list(dict.fromkeys(span.adapter for span in spans))
         order = sorted(range(len(spans)), key=lambda i: groups.index(spans[i].adapter))
@@ -110,6 +110,10 @@ class NativeDecoder:
             rows += [span.row] * len(span.tokens)
             positions += range(span.first, span.first + len(span.tokens))
             last[i] = len(tokens) - 1
+        if not all(0 <= token < self.vocab for token in tokens):
+            raise IndexError(f"a token outside the vocabulary of {self.vocab}")
+        if not all(0 <= position < self.slots for position in positions):
+            raise IndexError(f"a position beyond the {self.slots} slots of a row")
         wanted = [last[i] for i, span in enumerate(spans) if span.wanted]
         logits = torch.empty(len(wanted), padded(self.vocab))
         arrays: list[ctypes.Array[Any]] = [

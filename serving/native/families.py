@@ -36,6 +36,8 @@ def check(model: Any, config: Any) -> None:
     for name, size in sizes.items():
         if size % LANES:
             raise NotAvailable(f"{name} is {size}, no multiple of {LANES}")
+    if not len(model.model.embed_tokens.weight) == len(model.lm_head.weight) == config.vocab_size:
+        raise NotAvailable("its embedding, head and vocabulary differ in size")
     if model.lm_head.bias is not None:
         raise NotAvailable("its head has a bias")
 

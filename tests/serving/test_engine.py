@@ -378,3 +378,19 @@ async def test_threads_are_set_between_steps(loaded: LocalEngine) -> None:
     stream = loaded.generate(greedy("hi", NAMES[0], 30))
     await loaded.set_threads(1)
     assert (await stream.result()).finish_reason in {"stop", "length"}
+
+
+async def test_loading_again_holds_no_second_copy(
+    loaded: LocalEngine, adapters: dict[str, Path], reference: Reference
+) -> None:
+    """The same content again changes nothing, and what was made for it is dropped."""
+    worker = loaded._worker
+    assert worker is not None
+    packed = getattr(worker.batch, "_packed", {})
+    before = len(packed)
+    for _ in range(3):
+        await loaded.load(NAMES[0], adapters[NAMES[0]])
+    assert len(packed) == before
+    assert (await answer(loaded, greedy("hi", NAMES[0]))).token_ids == reference.tokens(
+        "hi", NAMES[0]
+    )

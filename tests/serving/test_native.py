@@ -140,6 +140,18 @@ def test_an_adapter_of_something_else_is_refused(model: Any) -> None:
         decoder.pack_adapter(LoadedAdapter("odd", "0", {"lm_head": pair}, 0))
 
 
+def test_what_would_leave_its_memory_is_an_error(model: Any) -> None:
+    """A token outside the vocabulary and a position outside the row never reach the C code."""
+    decoder = NativeDecoder(model, rows=1, slots=64)
+    for span, reason in (
+        (Span(0, 0, [259]), "vocabulary of 259"),
+        (Span(0, 0, [-1]), "vocabulary"),
+        (Span(0, 60, [1] * 5), "the 64 slots"),
+    ):
+        with pytest.raises(IndexError, match=reason):
+            decoder.forward([span])
+
+
 def test_an_unknown_family_takes_the_generic_path() -> None:
     """What the C code does not know, transformers runs; demanded, it is an error that says why."""
     model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2))
