@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 import statistics
 import tempfile
 import time
@@ -129,6 +131,17 @@ async def timed_reply(
     arrivals = [time.perf_counter() - started async for _ in stream]
     result = await stream.result()
     return Timed(result.adapter, result.token_ids, tuple(arrivals), len(result.token_ids))
+
+
+def peak_memory_mib() -> float:
+    """Return the most memory this process has held at once. Linux: from /proc."""
+    return memory_mib("VmHWM")
+
+
+def memory_mib(name: str = "VmRSS") -> float:
+    """Return a figure of /proc/self/status in MiB: VmRSS now, VmHWM at its peak."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
+    return int(found[1]) / 1024 if found else math.nan
 
 
 def quantile(values: list[float], q: float) -> float:

@@ -14,7 +14,6 @@ import gc
 import json
 import math
 import multiprocessing
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import arguments, median, quantile, scratch
+from benchmarks.common import arguments, median, memory_mib, quantile, scratch
 from benchmarks.year import BIG, Size, fill
 from storage.connection import connect
 from storage.database import Database
@@ -158,7 +157,7 @@ def _dataset(path: Path) -> dict[str, Any]:
     """Build the biggest server's training set; the memory is this whole process's."""
     with Database(path) as db:
         gc.collect()
-        before = _memory_mib("VmRSS")
+        before = memory_mib("VmRSS")
         began = time.perf_counter()
         rows = db.feedback.rows(BIG)
         read_s = time.perf_counter() - began
@@ -169,7 +168,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         "dataset_examples": len(examples),
         "dataset_s": took,
         "dataset_rows_s": read_s,
-        "dataset_peak_mib": _memory_mib("VmHWM") - before,
+        "dataset_peak_mib": memory_mib("VmHWM") - before,
     }
 
 
@@ -202,11 +201,6 @@ def _alone(call: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]
     """Run in a fresh process, so that its memory is its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, path).result()
-
-
-def _memory_mib(name: str) -> float:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
-    return int(found[1]) / 1024 if found else math.nan
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -80,6 +80,7 @@ class ServingSettings(_Section):
 
     threads: Annotated[int, Field(ge=0)] = 0
     decoder: Literal["auto", "compiled", "generic"] = "auto"
+    quantization: Literal["auto", "int8", "none"] = "auto"
     max_batch: Positive = 16
     max_queue: Annotated[int, Field(ge=0)] = 64
     max_context_tokens: Annotated[int, Field(ge=64)] = 2048

@@ -7,6 +7,7 @@ transformers on a short text: a family that changed in a new version is noticed 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from core.errors import ModelError
 from serving.batch import Batch, RunningBatch
 from serving.lora import wrap_linears
 from serving.native.batch import NativeBatch
-from serving.native.decoder import NativeDecoder, Span
+from serving.native.decoder import NativeDecoder, Quantization, Span
 from serving.native.library import NotAvailable, load_library
 
 log = logging.getLogger(__name__)
@@ -25,24 +26,31 @@ _LOWEST_CORRELATION = {torch.float32: 0.99999, torch.bfloat16: 0.99}
 """Of the two decoders' logits: rounding explains more than this, another arithmetic does not."""
 
 
-Choice = Literal["auto", "compiled", "generic"]
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the settings ask for, as `serving.decoder` and `serving.quantization` say it."""
+
+    decoder: Literal["auto", "compiled", "generic"] = "auto"
+    quantization: Quantization = "auto"
 
 
-def describe_decoder(decoder: Choice, dtype: torch.dtype, device: torch.device) -> str:
+def describe_decoder(choice: Choice, dtype: torch.dtype, device: torch.device) -> str:
     """Say which decoder a start would try here; builds the compiled one if need be.
 
     Raises ModelError if it is demanded and cannot be had.
     """
+    decoder = choice.decoder
     if decoder == "generic":
         return "transformers' own, as serving.decoder says"
     try:
         _check_device(device)
-        load_library(dtype)
+        quantized = choice.quantization != "none" and load_library(dtype).quantized()
     except NotAvailable as reason:
         if decoder == "compiled":
             raise ModelError(f"the compiled decoder cannot be used: {reason}") from reason
         return f"transformers' own; the compiled one is not used: {reason}"
-    return "compiled for this processor, if the model is of a family it knows"
+    weights = "weights in 8 bits" if quantized else f"weights in {str(dtype).removeprefix('torch.')}"
+    return f"compiled for this processor, {weights}, if the model is of a family it knows"
 
 
 def _check_device(device: torch.device) -> None:
@@ -50,25 +58,25 @@ def _check_device(device: torch.device) -> None:
         raise NotAvailable(f"it runs on the CPU, and the model is on {device}")
 
 
-def make_batch(model: Any, decoder: Choice, *, rows: int, slots: int) -> RunningBatch:
+def make_batch(model: Any, choice: Choice, *, rows: int, slots: int) -> RunningBatch:
     """Return an empty batch of `rows` rows over the model, which belongs to it from now on.
 
     Raises ModelError if the compiled decoder is demanded and cannot be used.
     """
-    if decoder != "generic":
+    if choice.decoder != "generic":
         try:
-            return _compiled(model, rows, slots)
+            return _compiled(model, choice.quantization, rows, slots)
         except NotAvailable as reason:
-            if decoder == "compiled":
+            if choice.decoder == "compiled" or choice.quantization == "int8":
                 raise ModelError(f"the compiled decoder cannot be used: {reason}") from reason
             log.info("replies are written by transformers' own decoder: %s", reason)
     return Batch(model, wrap_linears(model), rows=rows, max_slots=slots)
 
 
-def _compiled(model: Any, rows: int, slots: int) -> NativeBatch:
+def _compiled(model: Any, quantization: Quantization, rows: int, slots: int) -> NativeBatch:
     _check_device(model.device)
     spare = max(4, rows // 2)  # rows of cache for chats that may go on
-    decoder = NativeDecoder(model, rows=rows + spare, slots=slots)
+    decoder = NativeDecoder(model, rows=rows + spare, slots=slots, quantization=quantization)
     _compare(model, decoder)
     return NativeBatch(decoder, rows=rows)
 

@@ -20,7 +20,7 @@ from core.errors import InvalidInput
 from core.generation import FinishReason
 from core.settings import ServingSettings
 from serving.batch import Pass, Row, RunningBatch
-from serving.decoders import make_batch
+from serving.decoders import Choice, make_batch
 from serving.lora import linear_shapes
 from serving.prompt import fit_prompt
 from serving.reply import Job, Progress, Reply, unstarted_result
@@ -65,7 +65,7 @@ class Worker:
         self._deliver = deliver
         self.batch: RunningBatch = make_batch(
             loaded.model,
-            settings.decoder,
+            Choice(settings.decoder, settings.quantization),
             rows=settings.max_batch + 1,  # one more: a warm-up never waits for a reply to end
             slots=self.max_context,
         )

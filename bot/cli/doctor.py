@@ -123,11 +123,12 @@ async def _device(settings: Settings) -> str:
 
 async def _decoder(settings: Settings) -> str:
     from serving.base import resolve_device, resolve_dtype
-    from serving.decoders import describe_decoder
+    from serving.decoders import Choice, describe_decoder
 
     device = resolve_device(settings.model.device)
     dtype = resolve_dtype(settings.model.dtype, device)
-    return await asyncio.to_thread(describe_decoder, settings.serving.decoder, dtype, device)
+    choice = Choice(settings.serving.decoder, settings.serving.quantization)
+    return await asyncio.to_thread(describe_decoder, choice, dtype, device)
 
 
 async def _runs(settings: Settings) -> str:

@@ -19,7 +19,7 @@ from serving.native.packing import PackedAdapter
 from serving.native.prefixes import Place, Places
 
 _PROMPT_ALONE = 256  # prompt tokens in a pass while nobody is writing
-_PROMPT_BESIDE = 48  # and beside others: bounds the gap in their text
+_PROMPT_BESIDE = 32  # and beside others: bounds the gap in their text
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,17 @@
 #include "linear.h"
 #include "norm.h"
 #include "pool.h"
+#include "quantized.h"
 
 static void logits_task(void *context, int task, int worker) {
     Work *w = context;
     (void)worker;
     const Model *m = w->model;
-    long width = (long)(m->vocab + LANES - 1) / LANES * LANES, stride = (long)m->hidden * LANES;
+    long width = (long)(m->vocab + LANES - 1) / LANES * LANES;
     for (int panel = task * w->per_task, i = 0; i < w->per_task && panel < w->panels; i += 2) {
         int panels = w->panels - panel < 2 ? 1 : 2;
-        multiply_rows(w->pass->outputs, panels, w->normed, m->hidden, m->head + panel * stride,
-                      stride, m->hidden, w->pass->logits + (size_t)panel * LANES, width, 0);
+        multiply_input(w, 0, w->rows, &m->head, panel, panels,
+                       w->pass->logits + (size_t)panel * LANES, width);
         panel += panels;
     }
 }
@@ -38,16 +39,20 @@ static void run_layer(Work *w, int index) {
     int size = m->head_dim, attended = m->heads * size;
     w->index = index;
     normalize_all(w, QUERY);
-    make_ranks(w, w->normed, m->hidden, QUERY, 3);
+    take_input(w, w->normed, m->hidden, w->pass->count, &layer->qkv);
+    make_ranks(w, QUERY, 3);
     make_product(w, qkv_task, &layer->qkv, (m->heads + 2 * m->kv_heads) * size);
     run_tasks(place_task, w, (w->pass->count + 3) / 4);
     run_tasks(attend_task, w, w->pass->count * m->kv_heads);
-    make_ranks(w, w->attended, attended, OUT, 1);
+    take_input(w, w->attended, attended, w->pass->count, &layer->out);
+    make_ranks(w, OUT, 1);
     make_product(w, residual_task, &layer->out, m->hidden);
     normalize_all(w, GATE);
-    make_ranks(w, w->normed, m->hidden, GATE, 2);
+    take_input(w, w->normed, m->hidden, w->pass->count, &layer->gate_up);
+    make_ranks(w, GATE, 2);
     make_product(w, gated_task, &layer->gate_up, 2 * m->inner);
-    make_ranks(w, w->inner, m->inner, DOWN, 1);
+    take_input(w, w->inner, m->inner, w->pass->count, &layer->down);
+    make_ranks(w, DOWN, 1);
     make_product(w, residual_task, &layer->down, m->hidden);
 }
 
@@ -57,16 +62,22 @@ static void run_head(Work *w) {
     for (int i = 0; i < w->pass->outputs; i++)
         norm_row(m, w->hidden + (size_t)w->pass->output[i] * m->hidden, m->norm_last,
                  w->normed + (size_t)i * m->hidden, buffer);
-    make_product(w, logits_task, NULL, (m->vocab + LANES - 1) / LANES * LANES);
+    take_input(w, w->normed, m->hidden, w->pass->outputs, &m->head);
+    make_product(w, logits_task, &m->head, (m->vocab + LANES - 1) / LANES * LANES);
 }
 
 static int most_ranks_of(const Model *m, const Pass *pass) {
     int most = 0;
     for (int g = 0; g < pass->groups; g++)
         for (int i = 0; pass->adapter[g] && i < m->layers * MODULES; i++)
-            if (pass->adapter[g][i].a && pass->adapter[g][i].ranks > most)
+            if (pass->adapter[g][i].b && pass->adapter[g][i].ranks > most)
                 most = pass->adapter[g][i].ranks;
     return most;
+}
+
+static size_t widest_of(const Model *m) {
+    int attended = m->heads * m->head_dim, most = m->inner > m->hidden ? m->inner : m->hidden;
+    return attended > most ? attended : most;
 }
 
 static size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -87,15 +98,20 @@ static int run_pass(const Model *m, const Pass *pass) {
                       tokens * m->heads * m->head_dim * sizeof(elem),
                       tokens * m->inner * sizeof(elem),
                       tokens * MODULES * w.most_ranks * sizeof(elem),
+                      most * widest_of(m) * 2,
+                      most * (widest_of(m) / CHUNK + 1) * sizeof(float),
+                      most * (widest_of(m) / CHUNK + 1) * sizeof(float),
                       w.scratch_size * pool.threads};
     void **parts[] = {(void **)&w.hidden, (void **)&w.normed,   (void **)&w.qkv,
                       (void **)&w.query,  (void **)&w.attended, (void **)&w.inner,
-                      (void **)&w.ranks,  (void **)&w.scratch};
+                      (void **)&w.ranks,  (void **)&w.bytes,    (void **)&w.steps,
+                      (void **)&w.totals, (void **)&w.scratch};
     size_t total = 0, at = 0;
-    for (int i = 0; i < 8; i++) total += rounded(sizes[i]);
+    const int count = sizeof sizes / sizeof *sizes;
+    for (int i = 0; i < count; i++) total += rounded(sizes[i]);
     char *memory = aligned_alloc(64, total);
     if (!memory) return -1;
-    for (int i = 0; i < 8; at += rounded(sizes[i]), i++) *parts[i] = memory + at;
+    for (int i = 0; i < count; at += rounded(sizes[i]), i++) *parts[i] = memory + at;
     begin_work();
     for (size_t t = 0; t < tokens; t++)
         for (int i = 0; i < m->hidden; i++)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from serving.lora import LoadedAdapter
 from serving.native.families import ACTIVATIONS, activation, check, embedding_scale, window
 from serving.native.library import (
+    CHUNK,
     LANES,
     PAGE,
     Draw,
@@ -26,8 +27,10 @@ from serving.native.library import (
     Pass,
     load_library,
 )
-from serving.native.packing import PackedAdapter, aligned, pack, padded
+from serving.native.packing import PackedAdapter, aligned, pack, pack_bytes, padded
 from serving.sampling import Sampler
+
+Quantization = Literal["auto", "int8", "none"]
 
 _NO_MEMORY = -2
 
@@ -53,13 +56,16 @@ class NativeDecoder:
     transformers model but its embedding.
     """
 
-    def __init__(self, model: Any, *, rows: int, slots: int) -> None:
+    def __init__(
+        self, model: Any, *, rows: int, slots: int, quantization: Quantization = "none"
+    ) -> None:
         self.library = load_library(model.dtype)
         self.dtype: torch.dtype = model.dtype
         self.rows, self.slots = rows, padded(slots, PAGE)
         self._kept: list[Any] = []
         config = model.config.get_text_config()
         check(model, config)
+        self.quantized = self._quantizes(config, model.model.layers[0].self_attn, quantization)
         self.vocab: int = config.vocab_size
         decoder = model.model
         heads = decoder.layers[0].self_attn
@@ -84,7 +90,7 @@ class NativeDecoder:
             embedding_scale=embedding_scale(decoder.embed_tokens, model.dtype),
             embedding=self._keep(decoder.embed_tokens.weight.data.contiguous()),
             norm_last=self._norm(decoder.norm, config.model_type == "gemma"),
-            head=self._pack([model.lm_head.weight]),
+            head=self._linear([model.lm_head]),
             cosine=cosine,
             sine=sine,
             layer=self._layers,
@@ -153,7 +159,7 @@ class NativeDecoder:
 
     def pack_adapter(self, adapter: LoadedAdapter) -> PackedAdapter:
         """Lay an adapter out for this decoder; may run in any thread. Raises AdapterRefused."""
-        return PackedAdapter(self.library, self.model.layers, adapter)
+        return PackedAdapter(self.library, self.model.layers, adapter, quantized=self.quantized)
 
     def _fill(self, target: Layer, source: Any, window: int, gemma: bool) -> None:
         attention, mlp = source.self_attn, source.mlp
@@ -168,17 +174,40 @@ class NativeDecoder:
         target.down = self._linear([mlp.down_proj])
         target.window = window
 
+    def _quantizes(self, config: Any, attention: Any, quantization: Quantization) -> bool:
+        """Whether the weights are held as bytes. Raises NotAvailable if they must and cannot be."""
+        if quantization == "none":
+            return False
+        widths = {config.hidden_size, config.intermediate_size, attention.o_proj.in_features}
+        reason = None
+        if not self.library.quantized():
+            reason = "this processor (AVX-512 VNNI) and type (bfloat16) do not multiply bytes"
+        elif any(width % CHUNK for width in widths):
+            reason = f"its widths {sorted(widths)} are no multiples of {CHUNK}"
+        if reason and quantization == "int8":
+            raise NotAvailable(f"serving.quantization is 'int8', but {reason}")
+        return reason is None
+
     def _linear(self, modules: Sequence[Any], *, alternate: bool = False) -> Linear:
-        weight = self._pack([module.weight for module in modules], alternate=alternate)
+        weights = [module.weight for module in modules]
+        if self.quantized:
+            packed = [self._keep(t) for t in pack_bytes(self.library, weights, alternate=alternate)]
+            linear = Linear(None, None, *packed)
+        else:
+            linear = Linear(self._keep(pack(self.library, weights, alternate=alternate)))
+        linear.bias = self._bias(modules, alternate=alternate)
+        return linear
+
+    def _bias(self, modules: Sequence[Any], *, alternate: bool) -> int | None:
         if all(module.bias is None for module in modules):
-            return Linear(weight, None)
+            return None
         biases = [
             torch.zeros(m.out_features) if m.bias is None else m.bias.detach().float()
             for m in modules
         ]
         if alternate:
             biases = [torch.stack([bias.view(-1, LANES) for bias in biases], dim=1).flatten()]
-        return Linear(weight, self._keep(torch.cat(biases)))
+        return self._keep(torch.cat(biases))
 
     def _norm(self, module: Any, gemma: bool) -> int:
         return self._keep((module.weight.detach().float() + float(gemma)).contiguous())
@@ -191,9 +220,6 @@ class NativeDecoder:
             raise NotAvailable("only a part of each head is rotated")
         cosine, sine = (self._keep(a[0, :, : head_dim // 2].float().contiguous()) for a in both)
         return cosine, sine
-
-    def _pack(self, weights: Sequence[torch.Tensor], *, alternate: bool = False) -> int:
-        return self._keep(pack(self.library, weights, alternate=alternate))
 
     def _keep(self, tensor: torch.Tensor) -> int:
         self._kept.append(tensor)

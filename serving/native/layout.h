@@ -6,8 +6,10 @@
 #define PAGE 64 /* slots whose states lie together */
 
 typedef struct {
-    const elem *weight; /* packed */
-    const float *bias;  /* or NULL */
+    const elem *weight;     /* packed; NULL where there are bytes */
+    const float *bias;      /* or NULL */
+    const uint8_t *bytes;   /* packed as quantized.h says, or NULL */
+    const uint16_t *scales; /* with bytes: (panels, in / 32, 2, 16) half precision, range and low */
 } Linear;
 
 typedef struct {
@@ -25,7 +27,7 @@ typedef struct {
     int32_t reserved;
     const elem *embedding; /* (vocab, hidden), row-major */
     const float *norm_last;
-    const elem *head; /* packed (vocab, hidden) */
+    Linear head; /* (vocab, hidden) */
     const float *cosine, *sine; /* (slots, head_dim / 2) */
     const Layer *layer;
     elem *cache; /* (rows, slots / 64, layers, kv_heads, keys then values of 64 slots) */
@@ -34,8 +36,9 @@ typedef struct {
 enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, MODULES };
 
 typedef struct {
-    const elem *a, *b; /* packed (ranks, in) and (out, ranks); NULL where not adapted */
-    int32_t ranks;     /* a multiple of 16, padded with zeros */
+    Linear a;      /* (ranks, in) */
+    const elem *b; /* packed (out, ranks); NULL where not adapted */
+    int32_t ranks; /* a multiple of 16, padded with zeros */
     int32_t reserved;
 } Pair;
 
@@ -66,6 +69,8 @@ typedef struct {
     size_t scratch_size;
     /* the product being made */
     const Linear *linear;
-    const elem *input;
-    int in, panels, first_module, modules, per_task;
+    const elem *input; /* (rows, in) */
+    int8_t *bytes;     /* the same as two bytes each, with a step and a total for each 32 */
+    float *steps, *totals;
+    int in, rows, panels, first_module, modules, per_task;
 } Work;

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LANES = 16
 """Outputs in a panel of a packed matrix; ranks and head sizes are multiples of it."""
+CHUNK = 32
+"""Inputs of a quantized product that share a step."""
 PAGE = 64
 """Slots of the cache that lie together."""
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -40,9 +42,11 @@ class NotAvailable(Exception):
 
 
 class Linear(ctypes.Structure):
-    """A packed matrix and its bias."""
+    """A packed matrix, as numbers or as bytes with their scales, and its bias."""
 
-    _fields_ = (("weight", c_void_p), ("bias", c_void_p))
+    _fields_ = (
+        ("weight", c_void_p), ("bias", c_void_p), ("bytes", c_void_p), ("scales", c_void_p),
+    )  # fmt: skip
 
 
 class Layer(ctypes.Structure):
@@ -63,7 +67,7 @@ class Model(ctypes.Structure):
         ("head_dim", c_int32), ("inner", c_int32), ("vocab", c_int32), ("slots", c_int32),
         ("rows", c_int32), ("gelu", c_int32), ("epsilon", c_float), ("attention_scale", c_float),
         ("embedding_scale", c_float), ("reserved", c_int32), ("embedding", c_void_p),
-        ("norm_last", c_void_p), ("head", c_void_p), ("cosine", c_void_p), ("sine", c_void_p),
+        ("norm_last", c_void_p), ("head", Linear), ("cosine", c_void_p), ("sine", c_void_p),
         ("layer", POINTER(Layer)), ("cache", c_void_p),
     )  # fmt: skip
 
@@ -71,7 +75,7 @@ class Model(ctypes.Structure):
 class Pair(ctypes.Structure):
     """One module's adapter, packed."""
 
-    _fields_ = (("a", c_void_p), ("b", c_void_p), ("ranks", c_int32), ("reserved", c_int32))
+    _fields_ = (("a", Linear), ("b", c_void_p), ("ranks", c_int32), ("reserved", c_int32))
 
 
 class Pass(ctypes.Structure):
@@ -167,5 +171,9 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.set_threads.argtypes = (c_int,)
     library.draw_rows.argtypes = (c_void_p, c_long, c_int, c_int, POINTER(Draw))
     library.draw_rows.restype = None
+    library.pack_bytes.argtypes = (
+        c_void_p, c_void_p, c_void_p, c_int, c_int, c_int, c_int,
+    )  # fmt: skip
+    library.pack_bytes.restype = None
     library.pack.argtypes = (c_void_p, c_void_p, c_int, c_int, c_int, c_int, c_int)
     return library

@@ -14,7 +14,7 @@ from core.errors import AdapterRefused, ModelError
 from core.generation import Sampling
 from serving.adapters import read_adapter
 from serving.batch import Batch, Row
-from serving.decoders import make_batch
+from serving.decoders import Choice, make_batch
 from serving.lora import LoadedAdapter, LoraPair, linear_shapes
 from serving.native import library
 from serving.native.batch import NativeBatch
@@ -69,7 +69,7 @@ def test_a_token_is_the_same_bits_in_any_company(
 
 def test_a_chat_that_goes_on_reads_only_what_is_new(model: Any) -> None:
     """The second turn begins after the first; a neighbour's beginning is copied; same tokens."""
-    batch = make_batch(model, "compiled", rows=3, slots=128)
+    batch = make_batch(model, Choice("compiled"), rows=3, slots=128)
     assert isinstance(batch, NativeBatch)
     opening = tuple(range(10, 40))
     first = spoken(batch, opening)
@@ -83,10 +83,10 @@ def test_a_chat_that_goes_on_reads_only_what_is_new(model: Any) -> None:
     for _ in range(8):
         for step in batch.passes():
             step.run()
-    fresh = make_batch(model, "compiled", rows=3, slots=128)
+    fresh = make_batch(model, Choice("compiled"), rows=3, slots=128)
     for row in (again, beside):
         assert row.drawn == spoken(fresh, row.prompt, len(row.drawn)).drawn
-        fresh = make_batch(model, "compiled", rows=3, slots=128)
+        fresh = make_batch(model, Choice("compiled"), rows=3, slots=128)
 
 
 def greedy() -> Sampler:
@@ -155,9 +155,9 @@ def test_what_would_leave_its_memory_is_an_error(model: Any) -> None:
 def test_an_unknown_family_takes_the_generic_path() -> None:
     """What the C code does not know, transformers runs; demanded, it is an error that says why."""
     model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2))
-    assert isinstance(make_batch(model, "auto", rows=2, slots=64), Batch)
+    assert isinstance(make_batch(model, Choice("auto"), rows=2, slots=64), Batch)
     with pytest.raises(ModelError, match="does not know GPT2LMHeadModel"):
-        make_batch(model, "compiled", rows=2, slots=64)
+        make_batch(model, Choice("compiled"), rows=2, slots=64)
 
 
 def test_a_family_that_changed_is_noticed(tiny_base: BaseModel) -> None:
@@ -165,7 +165,7 @@ def test_a_family_that_changed_is_noticed(tiny_base: BaseModel) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_base.path, dtype=torch.float32)
     model.model.layers[1].mlp.register_forward_hook(lambda module, inputs, output: 1.5 * output)
     with pytest.raises(ModelError, match="differs from transformers"):
-        make_batch(model, "compiled", rows=2, slots=64)
+        make_batch(model, Choice("compiled"), rows=2, slots=64)
 
 
 @pytest.mark.parametrize(
