@@ -14,7 +14,6 @@ from functools import cache
 
 from core.generation import Message
 
-_MOST_TURNS = 12
 _REPLY_WORDS = (20, 100)
 
 
@@ -38,8 +37,8 @@ def _talks() -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
-def exchanges(count: int, *, seed: int) -> list[Exchange]:
-    """Draw exchanges with contexts of 1 to 11 turns and replies of 20 to about 100 words.
+def exchanges(count: int, *, seed: int, most_turns: int = 11) -> list[Exchange]:
+    """Draw exchanges with contexts of 1 to `most_turns` turns and replies of 20 to 100 words.
 
     A reply is lengthened by what was said next until it has a drawn number of words: a model's
     replies are longer than a person's.
@@ -48,7 +47,7 @@ def exchanges(count: int, *, seed: int) -> list[Exchange]:
     drawn: list[Exchange] = []
     for turns in _shuffled(chance):
         first = chance.randrange(0, max(1, len(turns) - 3))
-        length = chance.randrange(1, _MOST_TURNS, 2)
+        length = chance.randrange(1, most_turns + 1, 2)
         context, rest = turns[first : first + length], turns[first + length :]
         if len(context) < length:
             continue

@@ -48,10 +48,13 @@ class Timed:
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """Parse `--json` and `--quick`."""
+    """Parse `--json`, `--quick` and `--record`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print one object as the last line")
     parser.add_argument("--quick", action="store_true", help="a shorter run")
+    parser.add_argument(
+        "--record", action="store_true", help="add the figures to docs/performance.md"
+    )
     return parser.parse_args()
 
 

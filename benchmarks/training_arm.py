@@ -47,7 +47,7 @@ class Data:
 
 def make_data(method: str, count: int) -> Data:
     """Make `count` examples and HELD_OUT more: short replies are liked, off-topic ones are not."""
-    drawn = exchanges(count + HELD_OUT + 1, seed=7)
+    drawn = exchanges(count + HELD_OUT + 1, seed=7, most_turns=3)
     middle = median(len(one.reply) for one in drawn)
     made = [
         _example(method, one, drawn[index + 1], middle, index)

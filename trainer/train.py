@@ -13,7 +13,6 @@ losses printed are unweighted.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,22 +33,20 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from core.errors import InvalidInput, TrainingError
-from core.files import write_atomic
 from core.jobs import Example, JobSpec, Stage
 from core.manifest import WEIGHTS
 from trainer.batches import Order, Row, order_rows
 from trainer.checkpoints import KEPT, CheckpointEvery, newest_whole_checkpoint
+from trainer.forward import PackedForward, quick_forward
 from trainer.model import choose_device, load_base, lora_config
 from trainer.recipes import Unpaired, imitable, pairs, unpaired
+from trainer.reference import use_base_as_reference
 from trainer.tokens import Encoder
 
 WARM_UP = 0.1
 SIDE_RATIO = 7 / 6
 """Weight·count of liked to disliked texts: the middle of the range 1 to 4/3 of the KTO paper's
 equation 8."""
-_REFERENCE = "reference.json"
-_REFERENCE_TOKENS = 4096
-"""Tokens in a batch of the reference pass, padding included."""
 
 
 class LossNotFinite(TrainingError):
@@ -98,7 +95,7 @@ def train_stage(
         set_peft_model_state_dict(trainer.model, load_file(before / WEIGHTS))
     began = time.monotonic()
     if stage.method != "sft":
-        _use_base_as_reference(trainer, data, encoder, scratch)
+        use_base_as_reference(trainer, encoder.tokenizer.pad_token_id, scratch)
     reference_s = time.monotonic() - began
     watch = _Watch(on_step)
     trainer.add_callback(watch)
@@ -169,7 +166,11 @@ _DATA: dict[str, Callable[[Sequence[Example], Encoder], _Data]] = {
 
 
 class _OurData:
-    """What each of the trainers is told: the data is ready, and its rows have weights."""
+    """What each of the trainers is told: the data is ready, its rows have weights, and there may be
+    a quicker way through the model.
+    """
+
+    quick: PackedForward | None = None
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
@@ -188,7 +189,7 @@ class _OurData:
         weights = inputs.pop("weight")  # (B,) mean 1 over the data
 
         def weighted(*inputs: Any, **named: Any) -> Any:
-            outputs = model(*inputs, **named)
+            outputs = (self.quick or model)(*inputs, **named)
             log_probs = outputs.log_probs  # (B, T - 1); DPO: (2B, T - 1), chosen then rejected
             if log_probs.requires_grad:
                 by_row = weights.repeat(len(log_probs) // len(weights)).unsqueeze(1)
@@ -250,6 +251,7 @@ def _make_trainer(
         processing_class=encoder.tokenizer,
         peft_config=lora_config(spec),
     )
+    trainer.quick = quick_forward(trainer.model)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -310,73 +312,6 @@ def side_weights(order: Iterable[Row]) -> tuple[float, float]:
         return 1.0, 1.0
     factor = SIDE_RATIO * sides[False] / sides[True]
     return (factor, 1.0) if factor > 1 else (1.0, 1 / factor)
-
-
-def _use_base_as_reference(trainer: Any, data: _Data, encoder: Encoder, scratch: Path) -> None:
-    """Give every row its log-probability under the base: computed once, sorted by length, kept on
-    disk.
-
-    TRL's own pass (`precompute_ref_log_probs`) would repeat it for each epoch, and hash the whole
-    model.
-    """
-    laid = trainer.train_dataset
-    wanted: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
-    for column, name in _REFERENCE_COLUMNS.items():
-        if column in laid.column_names:
-            texts = zip(laid["prompt_ids"], laid[column], strict=True)
-            wanted[name] = [(tuple(prompt), tuple(completion)) for prompt, completion in texts]
-    distinct = list(dict.fromkeys(key for keys in wanted.values() for key in keys))
-    kept = scratch / _REFERENCE
-    known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
-    if len(known) != len(distinct):
-        known = sequence_logps(trainer.model, distinct, encoder.tokenizer.pad_token_id)
-        scratch.mkdir(parents=True, exist_ok=True)
-        write_atomic(kept, json.dumps(known))
-    logps = dict(zip(distinct, known, strict=True))
-    for name, keys in wanted.items():
-        laid = laid.add_column(name, [logps[key] for key in keys])
-    trainer.train_dataset = laid
-    trainer.precompute_ref_logps = True  # from here the loss reads the columns just added
-
-
-_REFERENCE_COLUMNS = {
-    "completion_ids": "ref_logps",
-    "KL_completion_ids": "ref_KL_logps",
-    "chosen_ids": "ref_chosen_logps",
-    "rejected_ids": "ref_rejected_logps",
-}
-
-
-def sequence_logps(
-    model: Any, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int
-) -> list[float]:
-    """Return log p(completion | prompt) in nats, summed over its tokens, with the adapter off."""
-    longest_first = sorted(range(len(sequences)), key=lambda i: -sum(map(len, sequences[i])))
-    logps = [0.0] * len(sequences)
-    collate = DataCollatorForUnpairedPreference(pad)
-    while longest_first:
-        length = sum(map(len, sequences[longest_first[0]]))
-        size = max(1, _REFERENCE_TOKENS // length)
-        part, longest_first = longest_first[:size], longest_first[size:]
-        batch = collate(
-            [
-                {"prompt_ids": list(prompt), "completion_ids": list(completion), "label": True}
-                for prompt, completion in (sequences[i] for i in part)
-            ]
-        )
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-        with torch.no_grad(), model.disable_adapter():
-            log_probs = model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                labels=labels,
-                fused_lm_head=True,
-                use_cache=False,
-            ).log_probs  # (B, T - 1), 0 outside the completion
-        for i, value in zip(part, log_probs.float().sum(-1).tolist(), strict=True):
-            logps[i] = value
-    return logps
 
 
 class _Watch(TrainerCallback):

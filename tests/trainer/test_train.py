@@ -180,10 +180,10 @@ def test_a_row_without_weight_teaches_nothing(
     steps: list[Any] = []
     stage = APO.model_copy(update={"batch_size": 16, "epochs": 6})
     trained = train(stage, [*loud, *quiet], tiny_model, encoder, tmp_path, on_step=steps.append)
-    from trainer.train import sequence_logps
+    from trainer.reference import sequence_logps
 
     texts = [encoder.pair(say("New"), text, complete=True) for text in ("yes yes", "no no")]
-    base = sequence_logps(trained.model, texts, 2)
+    base = sequence_logps(trained.model, texts, 2, forward=None)
     trained.model.disable_adapter = torch.no_grad  # measure with the adapter on
-    tuned = sequence_logps(trained.model, texts, 2)
+    tuned = sequence_logps(trained.model, texts, 2, forward=None)
     assert tuned[0] - base[0] > tuned[1] - base[1] + 1
