@@ -48,7 +48,12 @@ class Pass:
 
 
 class RunningBatch(Protocol):
-    """What the model thread needs of a batch."""
+    """What the model thread needs of a batch.
+
+    `lazy` says that an adapter's first pass does work that `prepare` could not do ahead.
+    """
+
+    lazy: bool
 
     def join(self, row: Row) -> None:
         """Add a newcomer, whose prompt is read by the next passes."""
@@ -71,6 +76,8 @@ class RunningBatch(Protocol):
 
 class Batch:
     """Up to `rows` replies over one model whose linear layers listen to `switch`."""
+
+    lazy = True
 
     def __init__(self, model: Any, switch: AdapterSwitch, *, rows: int, max_slots: int) -> None:
         config = model.config.get_text_config()

@@ -216,9 +216,12 @@ class LocalEngine:
         await self._on_model_thread(lambda: batch.forget(adapter))
 
     async def warm(self, name: str) -> None:
-        """Run one throw-away step with the adapter, so the first real reply pays nothing."""
-        self._running()
-        await self._warm_up(name)
+        """See to it that the first real reply pays nothing: by a throw-away step where it would."""
+        lazy = self._running().batch.lazy
+        if name != BASE:
+            self._residents.adapter(name)  # raises UnknownAdapter
+        if lazy:
+            await self._warm_up(name)
 
     async def _warm_up(self, name: str) -> None:
         adapter = None if name == BASE else self._residents.adapter(name)

@@ -1,12 +1,15 @@
 """The running batch over the compiled decoder: one pass takes everybody's next tokens at once.
 
 The same face as serving.batch.Batch. A pass holds one token of every reply being written and, up to
-a budget, tokens of prompts still being read, the oldest first; nothing is padded and rows never
-change places. Used by the model thread only, except `prepare`.
+a budget, tokens of prompts still being read; nothing is padded and rows never change places. The
+prompt with least left goes first, so a short question does not wait for a long story, and every pass
+a prompt waits counts for it, so none waits for ever. Used by the model thread only, except
+`prepare`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +22,9 @@ from serving.native.packing import PackedAdapter
 from serving.native.prefixes import Place, Places
 
 _PROMPT_ALONE = 256  # prompt tokens in a pass while nobody is writing
-_PROMPT_BESIDE = 32  # and beside others: bounds the gap in their text
+_PROMPT_BESIDE = 32  # and beside others, for one prompt: bounds the gap in their text
+_PROMPT_MORE = 16  # for each further prompt that waits
+_PROMPT_MOST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,14 @@ class _Part:
 class NativeBatch:
     """Up to `rows` replies over one compiled decoder that has at least as many rows of cache."""
 
+    lazy = False
+
     def __init__(self, decoder: NativeDecoder, *, rows: int) -> None:
         self._decoder = decoder
         self._most = rows
         self._places = Places(decoder.rows)
         self._rows: dict[Row, Place] = {}  # in the order they came
+        self._waited: Counter[Row] = Counter()  # passes that went by without a prompt
         self._packed: dict[LoadedAdapter, PackedAdapter] = {}
 
     def set_threads(self, threads: int) -> None:
@@ -75,6 +83,7 @@ class NativeBatch:
     def leave(self, row: Row, *, clear: bool = False) -> None:
         """Take a row out. `clear` wipes its states: needed where they may not be finite."""
         place = self._rows.pop(row)
+        self._waited.pop(row, None)
         if clear:
             self._decoder.clear_row(place.index, self._decoder.slots)
             place.tokens = []
@@ -89,12 +98,18 @@ class NativeBatch:
     def _next_parts(self) -> list[_Part]:
         writing = [row for row in self._rows if row.length >= len(row.prompt)]
         parts = [_Part(row, self._rows[row], row.drawn[-1:]) for row in writing]
-        budget = _PROMPT_BESIDE if writing else _PROMPT_ALONE
-        for row, place in self._rows.items():
-            if row.length < len(row.prompt) and budget:
-                tokens = row.prompt[row.length : row.length + budget]
+        readers = sorted(
+            (row for row in self._rows if row.length < len(row.prompt)),
+            key=lambda row: len(row.prompt) - row.length - _PROMPT_BESIDE * self._waited[row],
+        )
+        more = _PROMPT_BESIDE + _PROMPT_MORE * (len(readers) - 1)
+        budget = min(more, _PROMPT_MOST) if writing else _PROMPT_ALONE
+        for row in readers:
+            if tokens := row.prompt[row.length : row.length + budget]:
                 budget -= len(tokens)
-                parts.append(_Part(row, place, tokens))
+                parts.append(_Part(row, self._rows[row], tokens))
+            else:
+                self._waited[row] += 1
         return parts
 
     def _adapter(self, part: _Part) -> PackedAdapter | None:

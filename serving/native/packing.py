@@ -18,42 +18,79 @@ _CACHE_LINE = 64
 class PackedAdapter:
     """An adapter's pairs for a decoder of so many layers. `pairs` is what a pass points at.
 
-    With `quantized` the A matrices are bytes, as the base's are. May be made in any thread; raises AdapterRefused.
+    With `quantized` the A matrices are bytes, as the base's are. May be made in any thread; raises
+    AdapterRefused.
     """
 
     def __init__(
         self, library: ctypes.CDLL, layers: int, adapter: LoadedAdapter, *, quantized: bool
     ) -> None:
         self.pairs = (Pair * (layers * len(MODULES)))()
-        self._kept: list[torch.Tensor] = []
-        for name, pair in adapter.pairs.items():
-            place = _place(name)
-            if place is None:
-                raise AdapterRefused(
-                    f"adapter {adapter.name} changes {name}, which the compiled decoder does not "
-                    "take; set serving.decoder to 'generic'"
-                )
-            ranks = padded(pair.a.shape[0])
-            a = pack_bytes(library, [pair.a]) if quantized else (pack(library, [pair.a]),)
-            b = pack(library, [pair.b], inputs=ranks)
-            self._kept += [*a, b]
-            addresses = [tensor.data_ptr() for tensor in a]
-            down = Linear(None, None, *addresses) if quantized else Linear(*addresses)
-            self.pairs[place] = Pair(down, b.data_ptr(), ranks, 0)
+        places = {name: _place(name) for name in adapter.pairs}
+        if strange := next((name for name, place in places.items() if place is None), None):
+            raise AdapterRefused(
+                f"adapter {adapter.name} changes {strange}, which the compiled decoder does not "
+                "take; set serving.decoder to 'generic'"
+            )
+        shapes = [_Shape(pair.a, quantized) for pair in adapter.pairs.values()]
+        ups = [
+            padded(pair.b.shape[0]) * shape.ranks * pair.b.element_size()
+            for pair, shape in zip(adapter.pairs.values(), shapes, strict=True)
+        ]
+        room = Room(sum(up + shape.size for up, shape in zip(ups, shapes, strict=True)), 3 * len(ups))
+        self._kept = room
+        for (name, pair), shape, up in zip(adapter.pairs.items(), shapes, ups, strict=True):
+            down = shape.pack(library, pair.a, room)
+            b = pair.b.contiguous()
+            target = room.take(up)
+            library.pack(target, b.data_ptr(), *b.shape, shape.ranks, 0, 1)
+            self.pairs[places[name]] = Pair(down, target, shape.ranks, 0)
+
+
+class Room:
+    """Zeros for `parts` parts of `size` bytes in all, each on a cache line of its own."""
+
+    def __init__(self, size: int, parts: int) -> None:
+        self._memory = aligned((size + parts * _CACHE_LINE,), torch.uint8)
+        self._next = self._memory.data_ptr()
+
+    def take(self, size: int) -> int:
+        """Return the address of the next `size` bytes."""
+        address = self._next
+        self._next += padded(size, _CACHE_LINE)
+        return address
+
+
+class _Shape:
+    """How much room an A (rank, in) takes, packed."""
+
+    def __init__(self, a: torch.Tensor, quantized: bool) -> None:
+        self.ranks = padded(a.shape[0])
+        self._quantized = quantized
+        numbers = self.ranks * a.shape[1]
+        self._scales = numbers // CHUNK * 2 * torch.float16.itemsize if quantized else 0
+        self._numbers = numbers if quantized else numbers * a.element_size()
+        self.size = self._numbers + self._scales
+
+    def pack(self, library: ctypes.CDLL, a: torch.Tensor, room: Room) -> Linear:
+        """Write it into the room."""
+        source, target = a.contiguous(), room.take(self._numbers)
+        if not self._quantized:
+            library.pack(target, source.data_ptr(), *source.shape, source.shape[1], 0, 1)
+            return Linear(target)
+        scales = room.take(self._scales)
+        library.pack_bytes(target, scales, source.data_ptr(), *source.shape, 0, 1)
+        return Linear(None, None, target, scales)
 
 
 def pack(
-    library: ctypes.CDLL,
-    weights: Sequence[torch.Tensor],
-    *,
-    inputs: int | None = None,
-    alternate: bool = False,
+    library: ctypes.CDLL, weights: Sequence[torch.Tensor], *, alternate: bool = False
 ) -> torch.Tensor:
     """Pack (out, in) matrices one after another, or panel by panel in turn.
 
-    `inputs` pads every row with zeros. Returns a flat tensor that begins on a cache line.
+    Returns a flat tensor that begins on a cache line.
     """
-    inputs = inputs or weights[0].shape[1]
+    inputs = weights[0].shape[1]
     panels = [padded(weight.shape[0]) // LANES for weight in weights]
     packed = aligned((sum(panels) * inputs * LANES,), weights[0].dtype)
     for source, first, every in _places(weights, panels, alternate):
