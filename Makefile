@@ -1,11 +1,11 @@
 # Two commands are all it takes: `make run` and `make test`. Each does its own set-up.
 # PYTHON=... picks the interpreter; TORCH="torch==2.13.0" another torch build; ARGS="..." goes to the program.
-.PHONY: help run demo test lint format bench clean setup-run setup-dev
+.PHONY: help run demo test lint format bench bench-setup clean setup-run setup-dev
 PY = .venv/bin/python
 ARGS ?=
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
 
 run: setup-run ## set up, prepare the default model, start Thumbtune
 	@.venv/bin/thumbtune up $(ARGS)
@@ -24,6 +24,12 @@ format: setup-dev ## put the code in the house style
 
 bench: setup-dev ## measure swapping, the chat during training and a year of storage
 	@$(PY) -m benchmarks $(ARGS)
+
+bench-setup: setup-dev ## install the peers that the benchmarks measure against
+	@echo "thumbtune: compiling llama-cpp-python (some minutes)"
+	@$(PY) -m pip install --disable-pip-version-check --no-input -c constraints.txt \
+	  llama-cpp-python==0.3.36 >>var/setup.log 2>&1 \
+	  || { echo "thumbtune: llama-cpp-python could not be installed; details: var/setup.log" >&2; exit 1; }
 
 clean: ## remove what set-up made (never your data in var/)
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

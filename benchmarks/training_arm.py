@@ -120,6 +120,7 @@ def train_stock(spec: JobSpec, data: Data, home: Path) -> tuple[Any, float]:
     from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
     from trainer.model import lora_config
+    from trainer.train import WARM_UP
 
     kinds: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "kto": (KTOTrainer, KTOConfig, {}),
@@ -135,6 +136,7 @@ def train_stock(spec: JobSpec, data: Data, home: Path) -> tuple[Any, float]:
             use_cpu=True,
             num_train_epochs=1,
             learning_rate=LEARNING_RATE,
+            warmup_steps=WARM_UP,
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
@@ -175,7 +177,7 @@ def held_out_margins(spec: JobSpec, model: Any, data: Data) -> list[float]:
     from trainer.model import load_tokenizer
     from trainer.scoring import Scored, Systems, Texts, reply_logprobs
 
-    systems = Systems(model.eval())
+    systems = Systems(model.float().eval())  # a short run's changes drown in bfloat16's rounding
     texts = Texts(load_tokenizer(spec), spec.max_length)
 
     def ratios(replies: list[str]) -> list[float]:

@@ -1,7 +1,7 @@
 """What a long-running bot does beside chatting: recover, share out cores, forget old talk.
 
-At start, runs of dead processes go on; while any process trains, the model's thread pool shrinks so
-that the two do not fight for cores (two pools on one core run 20 times slower); once an hour,
+At start, runs of dead processes go on; while any process trains, a model whose threads cannot share
+cores gives some of its own up (two OpenMP pools on one core run 20 times slower); once an hour,
 conversations past their retention are deleted.
 """
 
@@ -15,7 +15,9 @@ from typing import Any
 
 from bot.world import World
 from core.errors import ThumbtuneError
+from core.generation import Engine
 from core.records import Run, utc_text
+from core.settings import Settings
 
 log = logging.getLogger(__name__)
 SHARE_INTERVAL_S = 1.0
@@ -62,7 +64,7 @@ class Housekeeping:
         while True:
             training = await self._world.database.run(lambda db: bool(db.runs.active()))
             wanted = (
-                settings.serving_threads_while_training if training else settings.serving_threads
+                threads_beside_training(settings, engine) if training else settings.serving_threads
             )
             if wanted != current:
                 await engine.set_threads(wanted)
@@ -77,3 +79,12 @@ class Housekeeping:
             if removed:
                 log.info("%d conversations older than %d days deleted", removed, days)
             await asyncio.sleep(EXPIRE_INTERVAL_S)
+
+
+def threads_beside_training(settings: Settings, engine: Engine) -> int:
+    """Return the engine's CPU threads while a run goes on: all of them where it shares cores well,
+    since the run stands back, else those that the run leaves free.
+    """
+    if engine.shares_cores:
+        return settings.serving_threads
+    return settings.serving_threads_while_training

@@ -139,6 +139,11 @@ class Engine(Protocol):
         """Give the model thread this many CPU threads from the next step on."""
         ...
 
+    @property
+    def shares_cores(self) -> bool:
+        """Whether its threads go on well where something of lower priority wants the same cores."""
+        ...
+
     def stats(self) -> EngineStats:
         """Read the counters."""
         ...

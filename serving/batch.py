@@ -51,9 +51,11 @@ class RunningBatch(Protocol):
     """What the model thread needs of a batch.
 
     `lazy` says that an adapter's first pass does work that `prepare` could not do ahead.
+    `shares_cores` says that its threads do not stand still for one whose core is taken for a while.
     """
 
     lazy: bool
+    shares_cores: bool
 
     def join(self, row: Row) -> None:
         """Add a newcomer, whose prompt is read by the next passes."""
@@ -78,6 +80,7 @@ class Batch:
     """Up to `rows` replies over one model whose linear layers listen to `switch`."""
 
     lazy = True
+    shares_cores = False
 
     def __init__(self, model: Any, switch: AdapterSwitch, *, rows: int, max_slots: int) -> None:
         config = model.config.get_text_config()

@@ -100,6 +100,11 @@ class LocalEngine:
         self._threads = threads
         await self._on_model_thread(lambda: self._running().batch.set_threads(threads))
 
+    @property
+    def shares_cores(self) -> bool:
+        """Whether its threads go on well where something of lower priority wants the same cores."""
+        return self._running().batch.shares_cores
+
     def stats(self) -> EngineStats:
         """Read the counters."""
         jobs = sum(not job.internal for job in self._streams)

@@ -178,6 +178,8 @@ class PackedForward:
         spread = SpreadRows.apply(  # type: ignore[no-untyped-call]
             joined, packed.table, packed.owner, packed.again, packed.again_token
         )
+        if spread.device.type == "cpu":
+            spread = spread.float()  # torch's way back through attention is twice as quick in it
         heads = spread.unflatten(-1, (-1, size)).transpose(1, 2)  # (R, all heads, T, head)
         query, key, value = heads.split(self._heads, dim=1)
         found = functional.scaled_dot_product_attention(
@@ -189,7 +191,8 @@ class PackedForward:
             scale=attention.scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        return TakeOwn.apply(found.transpose(1, 2).flatten(2), packed.owner)  # type: ignore[no-any-return, no-untyped-call]
+        found = found.transpose(1, 2).flatten(2).to(qkv.dtype)
+        return TakeOwn.apply(found, packed.owner)  # type: ignore[no-any-return, no-untyped-call]
 
     @property
     def _heads(self) -> list[int]:

@@ -45,6 +45,7 @@ class NativeBatch:
     """Up to `rows` replies over one compiled decoder that has at least as many rows of cache."""
 
     lazy = False
+    shares_cores = True
 
     def __init__(self, decoder: NativeDecoder, *, rows: int) -> None:
         self._decoder = decoder

@@ -124,6 +124,8 @@ class ScriptedEngine:
     async def warm(self, name: str) -> None:
         """Nothing to warm."""
 
+    shares_cores = True
+
     async def set_threads(self, threads: int) -> None:
         """No threads."""
 
