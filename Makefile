@@ -22,7 +22,7 @@ lint: setup-dev ## style, types and layers
 format: setup-dev ## put the code in the house style
 	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
 
-bench: setup-dev ## measure swapping, the chat during training and a year of storage
+bench: setup-dev ## measure everything beside what else one could use (first: make bench-setup)
 	@$(PY) -m benchmarks $(ARGS)
 
 bench-setup: setup-dev ## install the peers that the benchmarks measure against

@@ -21,7 +21,7 @@ from benchmarks.peers_torch import World
 from core.generation import GenerationRequest
 
 SET_ADAPTER_REQUESTS = 6
-SLOW_REQUESTS = 32
+SLOW_REQUESTS = 16
 """As many of a round's requests as a peer is asked that takes minutes for all of them."""
 
 

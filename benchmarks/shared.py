@@ -55,7 +55,7 @@ class Talk:
 
     engine: Engine
     number: Iterator[int] = field(default_factory=count)
-    contexts: list[Any] = field(default_factory=lambda: exchanges(2000, seed=1))
+    contexts: list[Any] = field(default_factory=lambda: exchanges(1500, seed=1))
 
     async def go_on(self, seconds: float, people: int, pause_s: tuple[float, float]) -> list[Timed]:
         """Let `people` chat for some seconds; replies begun are waited for."""
@@ -76,7 +76,7 @@ class Talk:
     def _request(self) -> GenerationRequest:
         number = next(self.number)
         sampling = Sampling(0.7, 0.95, max_tokens=MAX_TOKENS, seed=number)
-        return GenerationRequest(self.contexts[number].context, BASE, sampling)
+        return GenerationRequest(self.contexts[number % len(self.contexts)].context, BASE, sampling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,9 @@ async def measure(home: Path, rounds: int, part_s: float) -> dict[str, list[floa
         while not job.steps():
             await asyncio.sleep(0.2)
         found: dict[str, list[float]] = defaultdict(list)
+        talk = Talk(engine)
         for _ in range(rounds):
-            await _round(Talk(engine), job, settings, part_s, found)
+            await _round(talk, job, settings, part_s, found)
         return found
     finally:
         await launcher.cancel(handle)
@@ -154,7 +155,7 @@ async def _round(
     beside = await talk.go_on(2 * part_s, *pace)
     trained = job.steps_per_s(since)
     since = len(job.steps())
-    beside_busy = await talk.go_on(part_s, *busy)
+    beside_busy = await talk.go_on(2 * part_s, *busy)
     trained_busy = job.steps_per_s(since)
     for name, replies in (
         ("alone", alone),

@@ -125,7 +125,7 @@ class Found:
     swaps: Swaps | None = None
 
     def gap_ratio(self) -> float:
-        """Return the longest gap with swaps over the 99th percentile without, the median round's."""
+        """Return the longest gap with swaps over the p99 without; the median of the rounds."""
         pairs = zip(self.still, self.moved, strict=True)
         return median([max(moved) / quantile(still, 0.99) for still, moved in pairs])
 
@@ -252,7 +252,9 @@ def _report(options: argparse.Namespace, found: Found, others: dict[str, float])
     if options.record:
         append("Swaps under sixteen chats", rows)
     if options.json:
-        figures = {row.what: row.ours for row in rows} | {f"peer_{k}_ms": v for k, v in others.items()}
+        figures = {row.what: row.ours for row in rows} | {
+            f"peer_{k}_ms": v for k, v in others.items()
+        }
         ratios = {
             "swap_gap_vs_p99": found.gap_ratio(),
             "swap_publish_to_token_ms": token_ms,

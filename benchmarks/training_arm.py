@@ -33,7 +33,6 @@ BATCH = 8
 HELD_OUT = 48
 LEARNING_RATE = 1e-4
 THREADS = 2
-METHODS = ("kto", "apo", "dpo", "sft")
 _LOSS = {"kto": "kto", "apo": "apo_zero_unpaired", "dpo": "sigmoid", "sft": "nll"}
 
 
@@ -47,7 +46,7 @@ class Data:
 
 def make_data(method: str, count: int) -> Data:
     """Make `count` examples and HELD_OUT more: short replies are liked, off-topic ones are not."""
-    drawn = exchanges(count + HELD_OUT + 1, seed=7, most_turns=3)
+    drawn = exchanges(count + HELD_OUT + 1, seed=7, most_turns=1)
     middle = median(len(one.reply) for one in drawn)
     made = [
         _example(method, one, drawn[index + 1], middle, index)

@@ -220,7 +220,7 @@ def _read_tensors(path: Path, expected: Mapping[str, tuple[int, int]]) -> dict[s
 
 
 def _finite(tensor: torch.Tensor) -> bool:
-    """Whether every value is finite. A sum is quicker to look at; one that is not may be too long."""
+    """Whether every value is finite. The sum, quicker to look at, may overflow where they are."""
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 

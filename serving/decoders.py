@@ -49,7 +49,9 @@ def describe_decoder(choice: Choice, dtype: torch.dtype, device: torch.device) -
         if decoder == "compiled":
             raise ModelError(f"the compiled decoder cannot be used: {reason}") from reason
         return f"transformers' own; the compiled one is not used: {reason}"
-    weights = "weights in 8 bits" if quantized else f"weights in {str(dtype).removeprefix('torch.')}"
+    weights = (
+        "weights in 8 bits" if quantized else f"weights in {str(dtype).removeprefix('torch.')}"
+    )
     return f"compiled for this processor, {weights}, if the model is of a family it knows"
 
 

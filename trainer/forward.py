@@ -120,7 +120,12 @@ class PackedForward:
         self._last = self._norm(self._decoder.norm)
 
     def __call__(
-        self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, **_: Any
+        self,
+        *,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        **_: Any,
     ) -> FusedCausalLMOutput:
         """Return the figures of each token with a label, as TRL's fused head does.
 
@@ -135,7 +140,10 @@ class PackedForward:
         row, place = mask.nonzero(as_tuple=True)
         wanted = hidden.index_select(0, packed.table[row, place])
         found = TokenLogps.apply(  # type: ignore[no-untyped-call]
-            NormRows.apply(wanted, self._last), self._head.weight, self._head.bias, labels[row, place + 1]
+            NormRows.apply(wanted, self._last),  # type: ignore[no-untyped-call]
+            self._head.weight,
+            self._head.bias,
+            labels[row, place + 1],
         )
         log_probs, entropy, mean_logits, is_top1 = (
             one.new_zeros(mask.shape).masked_scatter(mask, one) for one in found
@@ -170,7 +178,7 @@ class PackedForward:
     ) -> torch.Tensor:
         """Return what each token's heads attend to.  # (N, heads · head)"""
         size, attention = layer.attention.head_dim, layer.attention
-        query, key, value = qkv.unflatten(-1, (-1, size)).split(self._heads, dim=1)
+        query, key, value = torch.split(qkv.view(len(qkv), -1, size), self._heads, dim=1)
         if hasattr(attention, "q_norm"):
             query, key = attention.q_norm(query), attention.k_norm(key)
         query, key = (_rotated(x, cosine, sine) for x in (query, key))
@@ -213,9 +221,7 @@ class PackedForward:
                 self._norm(layer.input_layernorm),
             ),
             out=_join((attention.o_proj,), Plain()),
-            gate_up=_join(
-                (mlp.gate_proj, mlp.up_proj), self._norm(layer.post_attention_layernorm)
-            ),
+            gate_up=_join((mlp.gate_proj, mlp.up_proj), self._norm(layer.post_attention_layernorm)),
             down=_join((mlp.down_proj,), Gate(_ACTIVATIONS[_activation(self._config)])),
             attention=attention,
             window=None if kinds and kinds[index] == "full_attention" else window,
@@ -230,7 +236,7 @@ def _join(modules: Sequence[Any], entry: Any) -> _Joined:
     layers = [_base_layer(module) for module in modules]
     sizes = tuple(layer.out_features for layer in layers)
     weight = torch.cat([layer.weight.detach() for layer in layers])
-    for layer, part in zip(layers, weight.split(sizes), strict=True):
+    for layer, part in zip(layers, torch.split(weight, list(sizes)), strict=True):
         layer.weight.data = part
     bias = None
     if any(layer.bias is not None for layer in layers):
@@ -248,7 +254,7 @@ def _base_layer(module: Any) -> Any:
 
 
 def _rotated(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Turn heads by their positions (Su et al. 2021), halves as in transformers.  # (N, heads, d)"""
+    """Turn heads (N, heads, d) by their positions (Su et al. 2021), halves as transformers does."""
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat([-second, first], dim=-1) * sine
 

@@ -60,7 +60,7 @@ class Stopped(BaseException):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job and return the exit code; one plain sentence on stderr says what failed."""
     options = _parse(arguments)
-    os.nice(options.nice)
+    _stand_back(options.nice)
     directory: Path = options.directory
     previous = signal.signal(signal.SIGTERM, _stop)
     if options.parent:
@@ -87,6 +87,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def _stand_back(nice: int) -> None:
+    """Lower this process's priority, and its session's: where Linux groups processes by session, a
+    process's own priority counts within its session only.
+    """
+    os.nice(nice)
+    if nice and os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):  # no such file: another system, or no groups
+            Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -130,7 +130,7 @@ class LoraProduct(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Return the gradients of x, residual, A and each B."""
         x, h, a, *b = ctx.saved_tensors
         linear: Linear = ctx.linear
@@ -161,7 +161,7 @@ class NormRows(torch.autograd.Function):
         return norm.forward(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Return the gradient of x."""
         (x,) = ctx.saved_tensors
         return ctx.norm.backward(x, gradient), None
@@ -192,7 +192,7 @@ class SpreadRows(torch.autograd.Function):
         return x[table]
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Return the gradient of x.  # (N, width)"""
         owner, again, again_token = ctx.saved_tensors
         flat = gradient.flatten(0, 1)
@@ -213,7 +213,7 @@ class TakeOwn(torch.autograd.Function):
         return x.flatten(0, 1)[owner]
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Return the gradient of x; places nobody owns get 0."""
         (owner,) = ctx.saved_tensors
         dx = gradient.new_zeros(ctx.shape)
@@ -241,7 +241,9 @@ class TokenLogps(torch.autograd.Function):
         """
         wanted = ctx.needs_input_grad[0]
         results, slopes = [], []
-        for part, goal in zip(x.split(LOGIT_ROWS), target.split(LOGIT_ROWS), strict=True):
+        for part, goal in zip(
+            torch.split(x, LOGIT_ROWS), torch.split(target, LOGIT_ROWS), strict=True
+        ):
             logits = torch.nn.functional.linear(part, weight, bias).float()  # (m, vocab)
             log_p = torch.log_softmax(logits, dim=-1)
             own = log_p.gather(-1, goal[:, None]).squeeze(-1)
@@ -258,7 +260,7 @@ class TokenLogps(torch.autograd.Function):
         return own, entropy, mean, top
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor, *unused: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor, *unused: Any) -> Any:
         """Return the gradient of x."""
         (slope,) = ctx.saved_tensors
         return (gradient[:, None] * slope).to(slope.dtype), None, None, None

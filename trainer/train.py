@@ -190,7 +190,7 @@ class _OurData:
 
         def weighted(*inputs: Any, **named: Any) -> Any:
             outputs = (self.quick or model)(*inputs, **named)
-            log_probs = outputs.log_probs  # (B, T - 1); DPO: (2B, T - 1), chosen then rejected
+            log_probs: Any = outputs.log_probs  # (B, T - 1); DPO: (2B, T - 1), chosen then rejected
             if log_probs.requires_grad:
                 by_row = weights.repeat(len(log_probs) // len(weights)).unsqueeze(1)
                 log_probs.register_hook(lambda gradient: gradient * by_row)

@@ -26,25 +26,23 @@ class PackedAdapter:
         self, library: ctypes.CDLL, layers: int, adapter: LoadedAdapter, *, quantized: bool
     ) -> None:
         self.pairs = (Pair * (layers * len(MODULES)))()
-        places = {name: _place(name) for name in adapter.pairs}
-        if strange := next((name for name, place in places.items() if place is None), None):
-            raise AdapterRefused(
-                f"adapter {adapter.name} changes {strange}, which the compiled decoder does not "
-                "take; set serving.decoder to 'generic'"
-            )
+        places = [_place(adapter, name) for name in adapter.pairs]
         shapes = [_Shape(pair.a, quantized) for pair in adapter.pairs.values()]
         ups = [
             padded(pair.b.shape[0]) * shape.ranks * pair.b.element_size()
             for pair, shape in zip(adapter.pairs.values(), shapes, strict=True)
         ]
-        room = Room(sum(up + shape.size for up, shape in zip(ups, shapes, strict=True)), 3 * len(ups))
+        room = Room(
+            sum(up + shape.size for up, shape in zip(ups, shapes, strict=True)), 3 * len(ups)
+        )
         self._kept = room
-        for (name, pair), shape, up in zip(adapter.pairs.items(), shapes, ups, strict=True):
+        parts = zip(places, adapter.pairs.values(), shapes, ups, strict=True)
+        for place, pair, shape, up in parts:
             down = shape.pack(library, pair.a, room)
             b = pair.b.contiguous()
             target = room.take(up)
             library.pack(target, b.data_ptr(), *b.shape, shape.ranks, 0, 1)
-            self.pairs[places[name]] = Pair(down, target, shape.ranks, 0)
+            self.pairs[place] = Pair(down, target, shape.ranks, 0)
 
 
 class Room:
@@ -138,9 +136,12 @@ def padded(count: int, multiple: int = LANES) -> int:
     return -(-count // multiple) * multiple
 
 
-def _place(module: str) -> int | None:
+def _place(adapter: LoadedAdapter, module: str) -> int:
     """Return where `model.layers.3.self_attn.q_proj` stands among the pairs."""
     parts = module.split(".")
     if len(parts) != 5 or parts[:2] != ["model", "layers"] or parts[4] not in MODULES:
-        return None
+        raise AdapterRefused(
+            f"adapter {adapter.name} changes {module}, which the compiled decoder does not take; "
+            "set serving.decoder to 'generic'"
+        )
     return int(parts[2]) * len(MODULES) + MODULES.index(parts[4])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.running import threads_beside_training
 from core.basemodel import BaseModel
 from core.errors import (
     AdapterRefused,
@@ -18,7 +19,7 @@ from core.errors import (
     UnknownAdapter,
 )
 from core.generation import BASE, GenerationRequest, GenerationResult, Message, Sampling
-from core.settings import ServingSettings
+from core.settings import ServingSettings, Settings, TrainingSettings, available_cores
 from serving.batch import Draw, Pass
 from serving.engine import LocalEngine
 from tests.serving.reference import NAMES, Reference, chat, greedy
@@ -378,6 +379,17 @@ async def test_threads_are_set_between_steps(loaded: LocalEngine) -> None:
     stream = loaded.generate(greedy("hi", NAMES[0], 30))
     await loaded.set_threads(1)
     assert (await stream.result()).finish_reason in {"stop", "length"}
+
+
+async def test_who_shares_cores_keeps_them_beside_a_run(
+    engine: LocalEngine, request: pytest.FixtureRequest
+) -> None:
+    """The compiled decoder's threads bear a neighbour that stands back, an OpenMP pool does not."""
+    compiled = "compiled" in request.node.name
+    settings = Settings(training=TrainingSettings(threads=available_cores()))
+    wanted = settings.serving_threads if compiled else 1
+    assert engine.shares_cores is compiled
+    assert threads_beside_training(settings, engine) == wanted
 
 
 async def test_loading_again_holds_no_second_copy(

@@ -132,7 +132,9 @@ def test_a_short_question_does_not_wait_for_a_long_story(model: Any) -> None:
     spoken_to = Row(tuple(range(3, 9)), None, greedy())
     batch.join(spoken_to)
     reading(batch)
-    story, question = (Row((start, *range(3, end)), None, greedy()) for start, end in ((1, 250), (2, 20)))
+    story, question = (
+        Row((start, *range(3, end)), None, greedy()) for start, end in ((1, 250), (2, 20))
+    )
     batch.join(story)
     batch.join(question)
     assert question in reading(batch) and len(question.drawn) == 1

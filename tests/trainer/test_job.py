@@ -20,6 +20,7 @@ from trainer.job import main
 from trainer.launch import EXIT_STOPPED, Handle, LocalLauncher, job_environment
 from trainer.snapshot import dataset_sha256, write_job
 
+AUTOGROUP = Path("/proc/self/autogroup")
 LONG = APO.model_copy(update={"epochs": 400.0, "batch_size": 2})
 QUICK = ("--no-evaluation", "--checkpoint-seconds", "0")
 
@@ -35,6 +36,27 @@ def job(directory: Path, base: Path, *stages: object) -> Path:
 def start(directory: Path, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "trainer.job", str(directory), *QUICK, *arguments]
     return subprocess.Popen(command, env=job_environment(1), stderr=subprocess.PIPE)
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="no groups of processes by session here")
+def test_a_job_with_a_session_of_its_own_stands_back_as_a_whole() -> None:
+    """Started as the launcher starts it, its session's priority falls; in ours, only its own."""
+    code = (
+        "import os, trainer.job as job; job._stand_back(7); "
+        f"print(open('{AUTOGROUP}').read(), os.nice(0))"
+    )
+    priorities = []
+    for own in (True, False):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            start_new_session=own,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        priorities.append(done.stdout.split()[-2:])
+    before = AUTOGROUP.read_text("ascii").split()[-1]
+    assert priorities == [["7", "7"], [before, "7"]]
 
 
 def wait_for_step(directory: Path, step: int) -> None:
