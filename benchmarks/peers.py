@@ -19,6 +19,7 @@ from benchmarks.common import random_adapter
 from benchmarks.load import COMPARED, MIXED, Cell
 from benchmarks.peers_torch import World
 from core.generation import GenerationRequest
+from serving.base import BUNDLED_NAME
 
 SET_ADAPTER_REQUESTS = 6
 SLOW_REQUESTS = 16
@@ -32,8 +33,11 @@ class Peers:
         spawn = multiprocessing.get_context("spawn")
         self.samples: dict[str, list[float]] = defaultdict(list)
         self.notes: list[str] = []
+        self._has_llama = peers_llama.installed() and world.base.name == BUNDLED_NAME
         if not peers_llama.installed():
             self.notes.append(f"llama.cpp: {peers_llama.NOT_INSTALLED}")
+        elif not self._has_llama:
+            self.notes.append("llama.cpp: has no 4-bit file of this base model")
         self._world = world
         self._torch = ProcessPoolExecutor(1, mp_context=spawn)
         self._llama = ProcessPoolExecutor(1, mp_context=spawn)
@@ -61,7 +65,7 @@ class Peers:
             ("transformers_continuous_16x0", peers_torch.continuous_batching, plain),
         ):
             await self._try(name, self._torch, function, four, requests)
-        if peers_llama.installed():
+        if self._has_llama:
             one = Cell(1, 1).requests(turn)
             for name, requests, adapter in (
                 ("llama_cpp_16", plain, None),
@@ -72,7 +76,7 @@ class Peers:
 
     async def first_token_s(self, request: GenerationRequest) -> float | None:
         """Return llama.cpp's time to the first piece; None if it is not here."""
-        if not peers_llama.installed():
+        if not self._has_llama:
             return None
         return await self._in(self._llama, peers_llama.first_token_s, request)
 

@@ -119,7 +119,7 @@ def _plain(world: World) -> _Loaded:
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         world.base.path, dtype=torch.bfloat16, attn_implementation="sdpa"
-    )
+    ).to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(world.base)
     tokenizer.padding_side = "left"
     configured = model.generation_config.eos_token_id
@@ -153,7 +153,7 @@ def _generate(loaded: _Loaded, requests: Sequence[GenerationRequest], **more: An
 
     inputs = loaded.tokenizer.pad(
         {"input_ids": [_prompt(loaded, request) for request in requests]}, return_tensors="pt"
-    )
+    ).to(loaded.model.device)
     torch.manual_seed(requests[0].sampling.seed or 0)
     with torch.inference_mode():
         output = loaded.model.generate(

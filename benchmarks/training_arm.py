@@ -114,6 +114,7 @@ def train_ours(spec: JobSpec, data: Data, home: Path) -> tuple[Any, float]:
 
 def train_stock(spec: JobSpec, data: Data, home: Path) -> tuple[Any, float]:
     """Train with TRL's trainer for the method as its documentation shows."""
+    import torch
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
@@ -132,7 +133,7 @@ def train_stock(spec: JobSpec, data: Data, home: Path) -> tuple[Any, float]:
         model=spec.base_path,
         args=config(
             output_dir=str(home),
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             num_train_epochs=1,
             learning_rate=LEARNING_RATE,
             warmup_steps=WARM_UP,
@@ -213,7 +214,8 @@ def main() -> None:
     train = {"ours": train_ours, "stock": train_stock}[arm]
     with tempfile.TemporaryDirectory(prefix="thumbtune-bench-") as home:
         model, took_s = train(spec, data, Path(home))
-    peak = peak_memory_mib()
+    cuda = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory_mib()
     margins = held_out_margins(spec, model, data)
     print(
         json.dumps(

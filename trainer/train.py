@@ -251,7 +251,8 @@ def _make_trainer(
         processing_class=encoder.tokenizer,
         peft_config=lora_config(spec),
     )
-    trainer.quick = quick_forward(trainer.model)
+    if trainer.accelerator.num_processes == 1:  # several share gradients through their own forward
+        trainer.quick = quick_forward(trainer.model)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
