@@ -89,12 +89,15 @@ class Swaps:
     load_ms: list[float] = field(default_factory=list)
     token_ms: list[float] = field(default_factory=list)
     number: count[int] = field(default_factory=count)
+    leaving: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def run(self, swaps: int) -> None:
-        """Promote `swaps` times, one version after the other."""
+        """Promote `swaps` times, one version after the other; return once the last old one left."""
         for _ in range(swaps):
             await self._promote(VERSIONS[next(self.number) % len(VERSIONS)])
             await asyncio.sleep(BETWEEN_S)
+        await asyncio.gather(*self.leaving)
+        self.leaving.clear()
 
     async def _promote(self, name: str) -> None:
         engine, published = self.town.engine, time.perf_counter()
@@ -111,7 +114,7 @@ class Swaps:
         first = await timed(engine, asked)
         self.token_ms.append(1e3 * (waited + first.arrivals_s[0]))
         if old != BASE:
-            await engine.unload(old)
+            self.leaving.append(asyncio.create_task(engine.unload(old)))  # once its replies end
 
 
 @dataclass

@@ -172,6 +172,7 @@ class NativeDecoder:
         target.out = self._linear([attention.o_proj])
         target.gate_up = self._linear([mlp.gate_proj, mlp.up_proj], alternate=True)
         target.down = self._linear([mlp.down_proj])
+        target.out.coarse = target.down.coarse = 1  # rounding there reaches the logits least
         target.window = window
 
     def _quantizes(self, config: Any, attention: Any, quantization: Quantization) -> bool:

@@ -10,6 +10,8 @@ typedef struct {
     const float *bias;      /* or NULL */
     const uint8_t *bytes;   /* packed as quantized.h says, or NULL */
     const uint16_t *scales; /* with bytes: (panels, in / 32, 2, 16) half precision, range and low */
+    int32_t coarse;         /* whether one byte of its input will do */
+    int32_t reserved;
 } Linear;
 
 typedef struct {
@@ -72,5 +74,5 @@ typedef struct {
     const elem *input; /* (rows, in) */
     int8_t *bytes;     /* the same as two bytes each, with a step and a total for each 32 */
     float *steps, *totals;
-    int in, rows, panels, first_module, modules, per_task;
+    int coarse, in, rows, panels, first_module, modules, per_task;
 } Work;

@@ -46,6 +46,7 @@ class Linear(ctypes.Structure):
 
     _fields_ = (
         ("weight", c_void_p), ("bias", c_void_p), ("bytes", c_void_p), ("scales", c_void_p),
+        ("coarse", c_int32), ("reserved", c_int32),
     )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
  * Weights are cut into chunks of 32 inputs: w = low + range * byte / 255, `low` and `range` in half
  * precision for each output and chunk. Weights that were on 16 even levels (as in a Q4_1 file) stay
  * what they were. Activations have 15 bits, a step for each chunk: x = step * (128 * high + low byte),
- * so the products lose next to nothing of them. Sums within a chunk are exact integers, and chunks are
+ * so the products lose next to nothing of them; where that matters least (`coarse` layers) one byte,
+ * x = step * byte. Sums within a chunk are exact integers, and chunks are
  * added in a fixed order: a token's result is the same bits in any company here too.
  *
  * Compiled where the processor has the instructions; QUANTIZED says so.
@@ -23,7 +24,7 @@
 #include <immintrin.h>
 
 /* One chunk of activations: 32 high bytes, 32 low bytes, the step / 255, and what they add up to. */
-static void to_bytes(const elem *x, int8_t *bytes, float *step, float *total) {
+INLINE void to_bytes(const int coarse, const elem *x, int8_t *bytes, float *step, float *total) {
     vec part[CHUNK / LANES], most = {0};
     for (int i = 0; i < CHUNK / LANES; i++) {
         ivec bits = __builtin_convertvector(*(const half_u *)(x + i * LANES), ivec) << 16;
@@ -32,16 +33,19 @@ static void to_bytes(const elem *x, int8_t *bytes, float *step, float *total) {
         most = choose(size > most, size, most);
     }
     float largest = _mm512_reduce_max_ps((__m512)most);
-    vec scale = splat(largest > 0 ? 127 * 128 / largest : 0.0f);
+    const float levels = coarse ? 127 : 127 * 128;
+    vec scale = splat(largest > 0 ? levels / largest : 0.0f);
     ivec sum = {0};
     for (int i = 0; i < CHUNK / LANES; i++) {
         ivec whole = (ivec)_mm512_cvtps_epi32((__m512)(part[i] * scale));
-        ivec high = (whole + 64) >> 7, low = whole - (high << 7); /* low: -64 to 63 */
+        ivec high = coarse ? whole : (whole + 64) >> 7, low = whole - (high << 7); /* -64 to 63 */
         sum += whole;
         _mm_storeu_si128((__m128i *)(bytes + i * LANES), _mm512_cvtepi32_epi8((__m512i)high));
-        _mm_storeu_si128((__m128i *)(bytes + CHUNK + i * LANES), _mm512_cvtepi32_epi8((__m512i)low));
+        if (!coarse)
+            _mm_storeu_si128((__m128i *)(bytes + CHUNK + i * LANES),
+                             _mm512_cvtepi32_epi8((__m512i)low));
     }
-    float each = largest / (127 * 128);
+    float each = largest / levels;
     *step = each / 255;
     *total = each * (float)_mm512_reduce_add_epi32((__m512i)sum);
 }
@@ -54,8 +58,10 @@ static void bytes_task(void *context, int task, int worker) {
     for (int t = task * TOGETHER; t < last; t++)
         for (int c = 0; c < chunks; c++) {
             size_t at = (size_t)t * chunks + c;
-            to_bytes(w->input + at * CHUNK, w->bytes + at * 2 * CHUNK, w->steps + at,
-                     w->totals + at);
+            const elem *x = w->input + at * CHUNK;
+            int8_t *bytes = w->bytes + at * 2 * CHUNK;
+            if (w->coarse) to_bytes(1, x, bytes, w->steps + at, w->totals + at);
+            else to_bytes(0, x, bytes, w->steps + at, w->totals + at);
         }
 }
 
@@ -70,8 +76,8 @@ INLINE __m512i four_bytes(const int8_t *at) {
 }
 
 /* sums(rows, panels * 16) = x(rows, in) times `panels` panels of bytes; rows and panels constant */
-INLINE void byte_product(const int rows, const int panels, const Work *w, int first,
-                         const Linear *linear, int panel, float *sums, long lds) {
+INLINE void byte_product(const int coarse, const int rows, const int panels, const Work *w,
+                         int first, const Linear *linear, int panel, float *sums, long lds) {
     int in = w->in, chunks = in / CHUNK;
     const uint8_t *weights = linear->bytes + (size_t)panel * in * LANES;
     const uint16_t *scales = linear->scales + (size_t)panel * chunks * 2 * LANES;
@@ -100,7 +106,7 @@ INLINE void byte_product(const int rows, const int panels, const Work *w, int fi
                             dot[r][p], weight,
                             four_bytes(x + ((size_t)r * chunks + c) * 2 * CHUNK + half * CHUNK + k));
                 }
-            if (half) break;
+            if (half || coarse) break;
 #pragma GCC unroll 6
             for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
@@ -124,8 +130,10 @@ INLINE void byte_product(const int rows, const int panels, const Work *w, int fi
 
 #define BYTES(n) \
     case n: \
-        if (panels == 2) byte_product(n, 2, w, first, linear, panel, sums, lds); \
-        else byte_product(n, 1, w, first, linear, panel, sums, lds); \
+        if (w->coarse && panels == 2) byte_product(1, n, 2, w, first, linear, panel, sums, lds); \
+        else if (w->coarse) byte_product(1, n, 1, w, first, linear, panel, sums, lds); \
+        else if (panels == 2) byte_product(0, n, 2, w, first, linear, panel, sums, lds); \
+        else byte_product(0, n, 1, w, first, linear, panel, sums, lds); \
         break;
 
 static void byte_block(int rows, int panels, const Work *w, int first, const Linear *linear,
@@ -144,6 +152,7 @@ static void take_input(Work *w, const elem *input, int in, int rows, const Linea
     w->input = input;
     w->in = in;
     w->rows = rows;
+    w->coarse = linear->coarse;
 #if QUANTIZED
     if (linear->bytes) run_tasks(bytes_task, w, (rows + TOGETHER - 1) / TOGETHER);
 #else
