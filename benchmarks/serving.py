@@ -1,8 +1,8 @@
 """How fast the engine answers many chats over many adapters, and how peers answer the same.
 
 1 to 32 chats at once over 0 to 8 adapters with real contexts (benchmarks.load), and in every round
-the peers (benchmarks.peers) on the same requests. All figures are medians over the rounds; a ratio
-is taken within a round. Linux: memory is read from /proc.
+the peers (benchmarks.peers) on the same requests. Figures that are compared are medians over the
+rounds, a ratio is taken within a round, and the other cells are run once. Linux: memory is read from /proc.
 """
 
 from __future__ import annotations
