@@ -2,7 +2,8 @@
 
 1 to 32 chats at once over 0 to 8 adapters with real contexts (benchmarks.load), and in every round
 the peers (benchmarks.peers) on the same requests. Figures that are compared are medians over the
-rounds, a ratio is taken within a round, and the other cells are run once. Linux: memory is read from /proc.
+rounds, a ratio is taken within a round, and the other cells are run once. Linux: memory is read
+from /proc.
 """
 
 from __future__ import annotations
