@@ -82,11 +82,14 @@ def default_world() -> tuple[Settings, BaseModel]:
     return settings, prepare_base(settings.model, settings.data_dir, lambda _: None)
 
 
-def make_engine(settings: Settings, base: BaseModel) -> Engine:
-    """Make an engine as `thumbtune up` does."""
-    from bot.world import make_engine as make
+async def start_engine(settings: Settings, base: BaseModel) -> Engine:
+    """Make and start an engine as `thumbtune up` does."""
+    from bot.world import make_engine, spare_the_loop
 
-    return make(settings, base)
+    engine = make_engine(settings, base)
+    await engine.start()
+    spare_the_loop()
+    return engine
 
 
 def random_adapter(directory: Path, base: BaseModel, name: str, seed: int) -> Path:
@@ -98,6 +101,7 @@ def random_adapter(directory: Path, base: BaseModel, name: str, seed: int) -> Pa
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16),
         LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        autocast_adapter_dtype=False,  # published adapters are of the base's type
     )
     generator = torch.Generator().manual_seed(seed)
     for key, parameter in model.named_parameters():

@@ -19,10 +19,10 @@ from typing import Any
 from benchmarks.common import (
     arguments,
     default_world,
-    make_engine,
     median,
     peak_memory_mib,
     scratch,
+    start_engine,
 )
 from benchmarks.load import (
     ADAPTERS,
@@ -106,8 +106,7 @@ async def _many_chats(
 
 
 async def _started(settings: Settings, world: World) -> Engine:
-    engine = make_engine(settings, world.base)
-    await engine.start()
+    engine = await start_engine(settings, world.base)
     for path in world.adapters:
         await engine.load(path.name, path)
         await engine.warm(path.name)

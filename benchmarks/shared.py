@@ -29,9 +29,9 @@ from benchmarks.common import (
     Timed,
     arguments,
     default_world,
-    make_engine,
     median,
     scratch,
+    start_engine,
 )
 from benchmarks.load import timed
 from benchmarks.results import Row, append, print_table
@@ -115,8 +115,7 @@ async def measure(home: Path, rounds: int, part_s: float) -> dict[str, list[floa
     from trainer.launch import LocalLauncher
 
     settings, base = default_world()
-    engine, launcher = make_engine(settings, base), LocalLauncher()
-    await engine.start()
+    engine, launcher = await start_engine(settings, base), LocalLauncher()
     directory = _write_job(home / "job", settings, base)
     handle = await launcher.submit(
         directory,

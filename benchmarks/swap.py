@@ -3,8 +3,9 @@
 Sixteen chats with real contexts go on without a pause, first by themselves, then while adapters are
 published, loaded, made to speak and unloaded again, forty times in each of five rounds. A question
 asked at the moment of each flip tells how long after "published" the new version's first token
-comes. The peers swap as their documentation shows, with nothing else going on: what they take is
-what every reply would wait.
+comes. A character may take several tokens (an emoji up to four): the wait for it counts as that
+many gaps. The peers swap as their documentation shows, with nothing else going on: what they take
+is what every reply would wait.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from functools import partial
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
+
+from transformers import AutoTokenizer
 
 from benchmarks.chats import exchanges
 from benchmarks.common import (
@@ -26,24 +30,25 @@ from benchmarks.common import (
     Timed,
     arguments,
     default_world,
-    make_engine,
     median,
     memory_mib,
     quantile,
     random_adapter,
     scratch,
+    start_engine,
 )
 from benchmarks.load import timed
 from benchmarks.results import Row, append, print_table
 from core.basemodel import BaseModel
 from core.generation import BASE, Engine, GenerationRequest, Message, Sampling
+from serving.detokenize import Detokenizer
 
 CHATS = 16
 ROUNDS, SWAPS = 5, 40
 QUICK_ROUNDS, QUICK_SWAPS = 2, 10
 MAX_TOKENS = 64
-BETWEEN_S = 0.2
-VERSIONS = ("bench@v1", "bench@v2", "bench@v3")
+BETWEEN_S = 0.8
+VERSIONS = tuple(f"bench@v{number}" for number in range(1, 7))  # gone before its turn is again
 PEER_SWAPS = 5
 GAP_BOUND, TOKEN_BOUND_MS, MEMORY_BOUND = 1.5, 150.0, 1.05
 
@@ -141,17 +146,18 @@ async def measure(home: Path, rounds: int, swaps: int) -> Found:
         name: await asyncio.to_thread(random_adapter, home / name, base, name, seed)
         for seed, name in enumerate(VERSIONS, start=1)
     }
-    engine = make_engine(settings.model_copy(update={"serving": serving}), base)
-    await engine.start()
+    engine = await start_engine(settings.model_copy(update={"serving": serving}), base)
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     found, town = Found(), Town(engine)
     found.swaps = Swaps(town, adapters)
     try:
         await town.stream_while(found.swaps.run(2))
         for _ in range(rounds):
-            still = await town.stream_while(asyncio.sleep(swaps * (BETWEEN_S + 0.2)))
+            still = await town.stream_while(asyncio.sleep(swaps * BETWEEN_S / 2))
             moved = await town.stream_while(found.swaps.run(swaps))
-            found.still.append(_gaps_ms(still))
-            found.moved.append(_gaps_ms(moved))
+            found.still.append([gap for one in still for gap in token_gaps_ms(one, decode)])
+            found.moved.append([gap for one in moved for gap in token_gaps_ms(one, decode)])
             found.replies += len(still) + len(moved)
             gc.collect()
             found.memory.append(memory_mib())
@@ -160,8 +166,13 @@ async def measure(home: Path, rounds: int, swaps: int) -> Found:
     return found
 
 
-def _gaps_ms(replies: list[Timed]) -> list[float]:
-    return [1e3 * gap for timed_ in replies for gap in timed_.gaps_s]
+def token_gaps_ms(reply: Timed, decode: Callable[[Sequence[int]], str]) -> list[float]:
+    """Return the milliseconds a token between one piece of text and the next."""
+    detokenizer = Detokenizer(decode)
+    shown = [number for number, token in enumerate(reply.token_ids) if detokenizer.push(token)]
+    steps = [after - before for before, after in pairwise(shown)]
+    steps += [1] * (len(reply.gaps_s) - len(steps))  # what is left over comes with the end
+    return [1e3 * gap / step for gap, step in zip(reply.gaps_s, steps, strict=True)]
 
 
 def peers(home: Path, base: BaseModel) -> dict[str, float]:
@@ -169,7 +180,7 @@ def peers(home: Path, base: BaseModel) -> dict[str, float]:
     import torch
     from peft import PeftModel
     from peft.utils.hotswap import hotswap_adapter
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(2)
     tokenizer = AutoTokenizer.from_pretrained(base.path)

@@ -8,6 +8,7 @@ learning, adapters. Everything that needs the model is opened only when asked fo
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -85,7 +86,9 @@ async def open_world(settings: Settings, say: Say) -> AsyncIterator[World]:
         base = await prepare_base(settings, say)
         say(f"loading {base.name}")
         engine = make_engine(settings, base)
-        yield await assemble(stack, settings, database, base=base, engine=engine)
+        world = await assemble(stack, settings, database, base=base, engine=engine)
+        spare_the_loop()
+        yield world
 
 
 async def assemble(
@@ -114,6 +117,16 @@ async def assemble(
         feedback=FeedbackService(database),
         learning=make_learning(settings, database, base),
     )
+
+
+def spare_the_loop() -> None:
+    """Keep what the start has made out of the garbage collector's sight.
+
+    A full collection stops the event loop and the model's thread for as long as it looks at every
+    object there is: 60 to 200 ms with the modules of a started bot, which never become garbage.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def make_engine(settings: Settings, base: BaseModel) -> Engine:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -67,19 +67,17 @@ def read_adapter(
         for key, size in _expected_tensors(module, linears[module], shape.rank).items()
     }
     tensors = _read_tensors(directory / WEIGHTS, expected)
-    pairs = {
+    pairs = {  # copies: what was read is a view of the file, which may change
         module: LoraPair(
-            a=tensors[f"{_PREFIX}{module}.lora_A.weight"].to(device, dtype),
+            a=tensors[f"{_PREFIX}{module}.lora_A.weight"].to(device, dtype, copy=True),
             b=(tensors[f"{_PREFIX}{module}.lora_B.weight"].float() * shape.scale).to(device, dtype),
         )
         for module in modules
     }
-    for module, pair in pairs.items():
-        if not (_finite(pair.a) and _finite(pair.b)):
-            raise AdapterRefused(
-                f"{directory}: {module}: too large for {dtype}; expected values finite after "
-                "scaling"
-            )
+    for module in _with_infinite([(m, t) for m, pair in pairs.items() for t in (pair.a, pair.b)]):
+        raise AdapterRefused(
+            f"{directory}: {module}: too large for {dtype}; expected values finite after scaling"
+        )
     size = sum(t.numel() * t.element_size() for pair in pairs.values() for t in (pair.a, pair.b))
     return LoadedAdapter(name, sha256, MappingProxyType(pairs), size)
 
@@ -212,16 +210,20 @@ def _read_tensors(path: Path, expected: Mapping[str, tuple[int, int]]) -> dict[s
             tensors = {key: file.get_tensor(key) for key in expected}
     except (SafetensorError, OSError) as error:
         raise AdapterRefused(f"{path}: not a readable safetensors file: {error}") from None
-    for key, tensor in tensors.items():
-        if not _finite(tensor):
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise AdapterRefused(f"{path}: {key}: {bad} values are NaN or infinite, expected none")
+    for key in _with_infinite(list(tensors.items())):
+        bad = int((~torch.isfinite(tensors[key])).sum())
+        raise AdapterRefused(f"{path}: {key}: {bad} values are NaN or infinite, expected none")
     return tensors
 
 
-def _finite(tensor: torch.Tensor) -> bool:
-    """Whether every value is finite. The sum, quicker to look at, may overflow where they are."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+def _with_infinite(tensors: Sequence[tuple[str, torch.Tensor]]) -> Iterator[str]:
+    """Yield the names of those with a value that is not finite.
+
+    The sums, quicker to look at, may overflow where all values are finite.
+    """
+    sums = torch.stack([tensor.sum() for _, tensor in tensors])
+    if not bool(torch.isfinite(sums).all()):
+        yield from (name for name, tensor in tensors if not bool(torch.isfinite(tensor).all()))
 
 
 def _check_header_size(path: Path) -> None:

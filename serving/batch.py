@@ -9,6 +9,7 @@ thread only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -75,6 +76,9 @@ class RunningBatch(Protocol):
     def set_threads(self, threads: int) -> None:
         """Compute with this many CPU threads. On the model thread."""
 
+    def core_lent(self) -> AbstractContextManager[None]:
+        """Leave a core to the caller while the block runs, if it may need one. In any thread."""
+
 
 class Batch:
     """Up to `rows` replies over one model whose linear layers listen to `switch`."""
@@ -134,6 +138,10 @@ class Batch:
     def set_threads(self, threads: int) -> None:
         """Compute with this many CPU threads."""
         torch.set_num_threads(threads)
+
+    def core_lent(self) -> AbstractContextManager[None]:
+        """Nothing: torch's threads cannot stand aside in the middle of a pass."""
+        return nullcontext()
 
     def _prefill(self, readers: list[Row], budget: int) -> list[Draw]:
         """Read about `budget` more prompt tokens; return the first draws of those read whole."""

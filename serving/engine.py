@@ -17,6 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,16 +185,7 @@ class LocalEngine:
         """
         worker = self._running()
         async with self._loading:
-            adapter = await asyncio.to_thread(
-                read_adapter,
-                directory,
-                name=name,
-                base_sha256=self.base.sha256,
-                linears=worker.linears,
-                dtype=worker.dtype,
-                device=worker.device,
-            )
-            await asyncio.to_thread(worker.batch.prepare, adapter)
+            adapter = await asyncio.to_thread(self._read, worker, directory, name)
             self._running()
             leaving = [adapter]
             try:
@@ -204,7 +196,21 @@ class LocalEngine:
                     leaving = [adapter]
             finally:
                 for old in leaving:
-                    await self._forget(old)
+                    worker.post(partial(worker.batch.forget, old))
+
+    def _read(self, worker: Worker, directory: Path, name: str) -> LoadedAdapter:
+        """Read, check and prepare an adapter. In a worker thread."""
+        with worker.batch.core_lent():
+            adapter = read_adapter(
+                directory,
+                name=name,
+                base_sha256=self.base.sha256,
+                linears=worker.linears,
+                dtype=worker.dtype,
+                device=worker.device,
+            )
+            worker.batch.prepare(adapter)
+        return adapter
 
     async def unload(self, name: str) -> None:
         """Take an adapter out after its last running reply; new requests are refused at once.

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 from core.errors import InvalidInput, ModelError, ThumbtuneError
 from core.files import publish_directory, sweep_temporary, write_atomic
 from core.jobs import ADAPTER, EVAL, REPORT, TRAIN, Example, JobSpec, read_examples, read_spec
-from core.manifest import CONTENT_FILES
 from core.report import Report
 from trainer.dataset import count_examples
 from trainer.progress import ProgressLog
@@ -181,7 +180,7 @@ def _train(
                     resume=resume,
                     checkpoint_s=checkpoint_s,
                 )
-        publish_directory(directory / ADAPTER, lambda path: _copy_content(finished[-1], path))
+        _publish(directory / ADAPTER, spec, finished[-1])
     return {
         target.name: json.loads((target / _METRICS).read_text(encoding="utf-8"))
         for target in finished
@@ -252,9 +251,10 @@ def _fraction(spec: JobSpec, number: int, within: float) -> float:
     return _STARTED + (_TRAINED - _STARTED) * (number + within) / len(spec.stages)
 
 
-def _copy_content(source: Path, target: Path) -> None:
-    for name in CONTENT_FILES:
-        shutil.copyfile(source / name, target / name)
+def _publish(target: Path, spec: JobSpec, source: Path) -> None:
+    from trainer.model import round_adapter
+
+    publish_directory(target, lambda path: round_adapter(spec, source, path))
 
 
 def _evaluate(

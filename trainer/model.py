@@ -1,21 +1,24 @@
 """The base model and the LoRA adapter of a job: where they run, in which precision, how they are
 saved.
 
-The base is loaded as it is published, frozen, and never written. Adapter weights are float32.
+The base is loaded as it is published, frozen, and never written. Adapter weights are float32 while
+they are trained, and of the base's type in what a job hands out.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from core.errors import InvalidInput, ModelError
 from core.jobs import JobSpec
-from core.manifest import CONTENT_FILES
+from core.manifest import CONTENT_FILES, PEFT_CONFIG, WEIGHTS
 
 
 def choose_device(wanted: str) -> str:
@@ -103,6 +106,18 @@ def save_adapter(model: PeftModel, directory: Path, base_model: str) -> None:
     for path in directory.iterdir():
         if path.name not in CONTENT_FILES:
             path.unlink()
+
+
+def round_adapter(spec: JobSpec, source: Path, target: Path) -> None:
+    """Copy an adapter's content files, its weights rounded to the type they are served in.
+
+    Half the bytes to keep, to hash and to load, where that is bfloat16.
+    """
+    dtype = choose_dtype(spec.dtype, choose_device(spec.device))
+    weights = load_file(source / WEIGHTS)
+    rounded = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    save_file(rounded, target / WEIGHTS, metadata={"format": "pt"})
+    shutil.copyfile(source / PEFT_CONFIG, target / PEFT_CONFIG)
 
 
 def load_trained(spec: JobSpec, directory: Path) -> PeftModel:

@@ -8,14 +8,13 @@ the process never stops for it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from bot.discord.application import look, plain_fault
 from bot.discord.bot import ThumbtuneBot, wanted_intents
-from bot.world import World
+from bot.world import World, spare_the_loop
 from core.errors import ThumbtuneError
 
 log = logging.getLogger(__name__)
@@ -46,16 +45,6 @@ async def discord_face(
         yield bot
     finally:
         await connection.close()
-
-
-def spare_the_loop() -> None:
-    """Keep what the start has made out of the garbage collector's sight.
-
-    A full collection stops the event loop for as long as it looks at every object there is: 60 to
-    160 ms with the modules of a started bot, which never become garbage.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 class Connection:

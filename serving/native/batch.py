@@ -1,30 +1,39 @@
 """The running batch over the compiled decoder: one pass takes everybody's next tokens at once.
 
-The same face as serving.batch.Batch. A pass holds one token of every reply being written and, up to
-a budget, tokens of prompts still being read; nothing is padded and rows never change places. The
-prompt with least left goes first, so a short question does not wait for a long story, and every
-pass a prompt waits counts for it, so none waits for ever. Used by the model thread only, except
-`prepare`.
+The same face as serving.batch.Batch. A pass holds one token of every reply being written and, as
+far as the pass stays short, tokens of prompts still being read; nothing is padded and rows never
+change places. The prompt with least left goes first, so a short question does not wait for a long
+story, and every pass a prompt waits counts for it, so none waits for ever. Used by the model thread
+only, except `prepare`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from core.settings import available_cores
 from serving.batch import Draw, Pass, Row
 from serving.lora import LoadedAdapter
 from serving.native.decoder import NativeDecoder, Span
 from serving.native.packing import PackedAdapter
 from serving.native.prefixes import Place, Places
 
-_PROMPT_ALONE = 256  # prompt tokens in a pass while nobody is writing
-_PROMPT_BESIDE = 32  # and beside others, for one prompt: bounds the gap in their text
-_PROMPT_MORE = 16  # for each further prompt that waits
-_PROMPT_MOST = 64
+_PASS = 64  # what a pass may cost while somebody is writing: bounds the gap in everyone's text
+_FINISH = 40  # what it may cost more if that ends a prompt
+_PROMPT_LEAST = 16  # of it for prompts, whoever writes
+_PROMPT_ALONE = 256  # and while nobody is
+_FAR = 800  # tokens of context behind a token that cost as much as the token itself
+_PATIENCE = 8  # tokens by which a prompt comes forward with each pass it has waited
+
+
+def _cost(position: int) -> float:
+    """Return what a token at a position costs, the first one being 1."""
+    return 1 + position / _FAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +60,28 @@ class NativeBatch:
         self._decoder = decoder
         self._most = rows
         self._places = Places(decoder.rows)
+        self._threads = 1
         self._rows: dict[Row, Place] = {}  # in the order they came
         self._waited: Counter[Row] = Counter()  # passes that went by without a prompt
         self._packed: dict[LoadedAdapter, PackedAdapter] = {}
 
     def set_threads(self, threads: int) -> None:
         """Compute with this many threads; drawing tokens takes one."""
+        self._threads = threads
         self._decoder.library.set_threads(threads)
         torch.set_num_threads(1)
+
+    @contextmanager
+    def core_lent(self) -> Iterator[None]:
+        """Leave a core to the caller where all are in use: two threads that take turns on one core,
+        when others wait for the one of them, lose more than a core.
+        """
+        cores = int(self._threads >= available_cores())
+        self._decoder.library.lend_cores(cores)
+        try:
+            yield
+        finally:
+            self._decoder.library.lend_cores(-cores)
 
     def prepare(self, adapter: LoadedAdapter) -> None:
         """Pack an adapter ahead of its first reply. In any thread; raises AdapterRefused."""
@@ -78,6 +101,7 @@ class NativeBatch:
         start = self._places.take(row.prompt, row.adapter)
         if start.source is not None:
             self._decoder.copy_row(start.source.index, start.place.index, start.known)
+        self._decoder.trim_row(start.place.index, len(row.prompt))
         row.length = start.known
         self._rows[row] = start.place
 
@@ -101,13 +125,16 @@ class NativeBatch:
         parts = [_Part(row, self._rows[row], row.drawn[-1:]) for row in writing]
         readers = sorted(
             (row for row in self._rows if row.length < len(row.prompt)),
-            key=lambda row: len(row.prompt) - row.length - _PROMPT_BESIDE * self._waited[row],
+            key=lambda row: len(row.prompt) - row.length - _PATIENCE * self._waited[row],
         )
-        more = _PROMPT_BESIDE + _PROMPT_MORE * (len(readers) - 1)
-        budget = min(more, _PROMPT_MOST) if writing else _PROMPT_ALONE
+        room = max(_PROMPT_LEAST, _PASS - sum(_cost(row.length) for row in writing))
+        room = room if writing else _PROMPT_ALONE
         for row in readers:
-            if tokens := row.prompt[row.length : row.length + budget]:
-                budget -= len(tokens)
+            left, each = len(row.prompt) - row.length, _cost(row.length)
+            count = left if left * each <= room + _FINISH else max(0, int(room / each))
+            if count:
+                room -= count * each
+                tokens = row.prompt[row.length : row.length + count]
                 parts.append(_Part(row, self._rows[row], tokens))
             else:
                 self._waited[row] += 1

@@ -11,6 +11,8 @@
  * The cache of keys is a packed matrix with slots as outputs, that of values one with slots as inputs.
  */
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "attention.h"
 #include "draw.h"
@@ -142,6 +144,16 @@ void copy_row(const Model *m, int source, int target, int count) {
     memcpy(page_of(m, target, 0, 0, 0), page_of(m, source, 0, 0, 0), states(m, count));
 }
 
+/* Give back the memory of a row's slots beyond the first `count`, as far as whole pages go; what they
+ * held is gone. */
+void trim_row(const Model *m, int row, int count) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = (uintptr_t)page_of(m, row, 0, 0, 0) + states(m, count);
+    uintptr_t to = (uintptr_t)page_of(m, row + 1, 0, 0, 0) / page * page;
+    from = (from + page - 1) / page * page;
+    if (from < to) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 /* Zero a row's first slots: what is not finite would reach its next owner through a hidden slot. */
 void clear_row(const Model *m, int row, int count) {
     memset(page_of(m, row, 0, 0, 0), 0, states(m, count));
@@ -150,9 +162,15 @@ void clear_row(const Model *m, int row, int count) {
 /* Pack a row-major (out, in) matrix into every `every`-th panel from `first` on. Rows beyond the
  * last whole panel, and inputs beyond `in` up to `padded_in`, must be zero in the target already. */
 void pack(elem *target, const elem *source, int out, int in, int padded_in, int first, int every) {
-    for (int n = 0; n < out; n++) {
+    for (int n = 0; n < out; n += LANES) {
         elem *panel = target + (size_t)(first + n / LANES * every) * padded_in * LANES;
-        for (int k = 0; k < in; k++)
-            panel[k / STEP * STEP * LANES + n % LANES * STEP + k % STEP] = source[(size_t)n * in + k];
+        int lanes = out - n < LANES ? out - n : LANES;
+        for (int l = 0; l < lanes; l++) {
+            const elem *from = source + (size_t)(n + l) * in;
+            elem *to = panel + l * STEP;
+            int k = 0;
+            for (; k + STEP <= in; k += STEP) memcpy(to + k * LANES, from + k, STEP * sizeof(elem));
+            if (k < in) to[k * LANES] = from[k];
+        }
     }
 }

@@ -94,7 +94,7 @@ class NativeDecoder:
             cosine=cosine,
             sine=sine,
             layer=self._layers,
-            cache=self._keep(aligned((rows, self.slots, *states), self.dtype)),
+            cache=self._keep(aligned((rows, self.slots, *states), self.dtype, huge=False)),
         )
 
     def forward(self, spans: Sequence[Span]) -> torch.Tensor:
@@ -156,6 +156,10 @@ class NativeDecoder:
     def clear_row(self, row: int, count: int) -> None:
         """Zero a row's first states: what is not finite reaches its next owner otherwise."""
         self.library.clear_row(self.model, row, count)
+
+    def trim_row(self, row: int, count: int) -> None:
+        """Give back the memory behind a row's first `count` tokens."""
+        self.library.trim_row(self.model, row, count)
 
     def pack_adapter(self, adapter: LoadedAdapter) -> PackedAdapter:
         """Lay an adapter out for this decoder; may run in any thread. Raises AdapterRefused."""

@@ -169,7 +169,11 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.forward.argtypes = (model, POINTER(Pass))
     library.copy_row.argtypes = (model, c_int, c_int, c_int)
     library.clear_row.argtypes = (model, c_int, c_int)
+    library.trim_row.argtypes = (model, c_int, c_int)
+    library.trim_row.restype = None
     library.set_threads.argtypes = (c_int,)
+    library.lend_cores.argtypes = (c_int,)
+    library.lend_cores.restype = None
     library.draw_rows.argtypes = (c_void_p, c_long, c_int, c_int, POINTER(Draw))
     library.draw_rows.restype = None
     library.pack_bytes.argtypes = (

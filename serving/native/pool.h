@@ -9,8 +9,10 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #define MAX_THREADS 64
+#define ASIDE_US 300 /* between two looks at whether a lent core is back */
 
 typedef void Task(void *context, int task, int worker);
 
@@ -19,7 +21,7 @@ static struct {
     pthread_t thread[MAX_THREADS];
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    atomic_int busy, leaving;
+    atomic_int busy, leaving, lent;
     atomic_uint_fast64_t ticket; /* generation << 32 | next task */
     atomic_int finished;
     Task *task;
@@ -34,11 +36,16 @@ static inline void relax(int spins) {
     if ((spins & 1023) == 1023) sched_yield();
 }
 
+/* Whether a thread's core is somebody else's for a while. The caller of a pass always works. */
+static inline int stands_aside(int worker) {
+    return worker && worker >= pool.threads - atomic_load(&pool.lent);
+}
+
 /* Take tasks of the present generation until none is left. A ticket is only taken if nothing has
  * changed since the job was read, so a thread that slept through a job cannot disturb the next. */
 static void take_tasks(int worker) {
     uint_fast64_t ticket = atomic_load(&pool.ticket);
-    for (;;) {
+    while (!stands_aside(worker)) {
         Task *task = pool.task;
         void *context = pool.context;
         int tasks = pool.tasks;
@@ -61,7 +68,8 @@ static void *work(void *argument) {
         pthread_mutex_unlock(&pool.lock);
         for (int spins = 0; atomic_load(&pool.busy); spins++) {
             take_tasks(worker);
-            relax(spins);
+            if (stands_aside(worker)) usleep(ASIDE_US);
+            else relax(spins);
         }
     }
     return NULL;
@@ -121,3 +129,7 @@ int set_threads(int threads) {
     pthread_mutex_unlock(&one_at_a_time);
     return made;
 }
+
+/* Do with so many threads fewer from now on; negative, take them back. Costs nothing, unlike
+ * set_threads, and works in the middle of a pass. */
+void lend_cores(int cores) { atomic_fetch_add(&pool.lent, cores); }

@@ -185,20 +185,24 @@ static float from_half(uint16_t x) { return _cvtsh_ss(x); }
 
 /* One output's chunk: its bytes, four by four in the panel, its range and its lowest value. */
 static void chunk_to_bytes(const elem *from, uint8_t *panel, uint16_t *scales) {
-    float low = to_float(from[0]), high = low;
-    for (int i = 1; i < CHUNK; i++) {
-        float x = to_float(from[i]);
-        low = x < low ? x : low;
-        high = x > high ? x : high;
+    vec part[CHUNK / LANES], least, most;
+    for (int i = 0; i < CHUNK / LANES; i++) {
+        part[i] = (vec)(__builtin_convertvector(*(const half_u *)(from + i * LANES), ivec) << 16);
+        least = i ? choose(part[i] < least, part[i], least) : part[i];
+        most = i ? choose(part[i] > most, part[i], most) : part[i];
     }
-    scales[LANES] = to_half(low);
-    low = from_half(scales[LANES]);
-    scales[0] = to_half(high - low);
-    float range = from_half(scales[0]), scale = range > 0 ? 255 / range : 0;
-    for (int i = 0; i < CHUNK; i++) {
-        float level = __builtin_rintf((to_float(from[i]) - low) * scale);
-        panel[i / 4 * 4 * LANES + i % 4] = (uint8_t)(level < 0 ? 0 : level > 255 ? 255 : level);
+    scales[LANES] = to_half(_mm512_reduce_min_ps((__m512)least));
+    float low = from_half(scales[LANES]);
+    scales[0] = to_half(_mm512_reduce_max_ps((__m512)most) - low);
+    float range = from_half(scales[0]);
+    vec scale = splat(range > 0 ? 255 / range : 0);
+    uint8_t levels[CHUNK];
+    for (int i = 0; i < CHUNK / LANES; i++) {
+        __m512i level = _mm512_cvtps_epi32((__m512)((part[i] - low) * scale));
+        level = _mm512_max_epi32(level, _mm512_setzero_si512());
+        _mm_storeu_si128((__m128i *)(levels + i * LANES), _mm512_cvtusepi32_epi8(level));
     }
+    for (int i = 0; i < CHUNK; i += 4) memcpy(panel + i * LANES, levels + i, 4);
 }
 #endif
 

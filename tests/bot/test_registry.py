@@ -138,5 +138,6 @@ async def test_more_scopes_than_places_all_speak_with_their_own(
         names = [await publish(world, 1, seed=seed, scope=one) for seed, one in enumerate(scopes)]
         for name in names:
             await promote(world.database, settings.data_dir, name, actor="test")
+        await world.registry.sync()
         for _ in range(2):
             assert [await spoken_by(world, ada, one) for one in scopes] == names

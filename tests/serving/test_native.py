@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from core.basemodel import BaseModel
 from core.errors import AdapterRefused, ModelError
 from core.generation import Sampling
+from core.settings import available_cores
 from serving.adapters import read_adapter
 from serving.batch import Batch, Row
 from serving.decoders import Choice, make_batch
@@ -138,7 +139,51 @@ def test_a_short_question_does_not_wait_for_a_long_story(model: Any) -> None:
     batch.join(story)
     batch.join(question)
     assert question in reading(batch) and len(question.drawn) == 1
-    assert story.length < 40
+    assert story.length < 64
+
+
+def test_a_pass_beside_others_stays_short(model: Any) -> None:
+    """However many prompts wait, a writing row's next token waits for some of their tokens only;
+    one more prompt is ended if little of it is left.
+    """
+    batch = make_batch(model, Choice("compiled"), rows=6, slots=512)
+    batch.join(Row(tuple(range(3, 9)), None, greedy()))
+    reading(batch)
+    for start in range(4):
+        batch.join(Row((start, *range(3, 300)), None, greedy()))
+    batch.join(Row((9, *range(3, 80)), None, greedy()))
+    lengths = {row: row.length for row in batch._rows}
+    read = [row.length - lengths[row] for row in reading(batch)]
+    assert read == [78]
+    lengths = {row: row.length for row in batch._rows}
+    assert [row.length - lengths[row] for row in reading(batch)] == [61]
+
+
+def test_what_a_row_no_longer_holds_is_given_back(model: Any) -> None:
+    """A short chat in a long chat's row: the memory behind it is free, what it says is the same."""
+    decoder = NativeDecoder(model, rows=1, slots=512)
+    cache = next(t for t in decoder._kept if t.data_ptr() == decoder.model.cache)
+    tokens = list(range(3, 203))
+    decoder.forward([Span(0, 0, tokens)])
+    assert cache[0].view(torch.uint8).any(dim=-1).flatten()[-1] == 0  # never used
+    wanted = decoder.forward([Span(0, 200, [7])])
+    used = int(cache.count_nonzero())
+    decoder.trim_row(0, 100)
+    assert int(cache.count_nonzero()) < used
+    assert torch.equal(decoder.forward([Span(0, 100, [*tokens[100:], 7])]), wanted)
+
+
+def test_a_lent_core_changes_no_token(model: Any) -> None:
+    """Replies go on with a thread less while a core is lent, in the middle of a pass too."""
+    batch = make_batch(model, Choice("compiled"), rows=2, slots=128)
+    batch.set_threads(available_cores())
+    wanted = spoken(batch, tuple(range(3, 40))).drawn
+    fresh = make_batch(model, Choice("compiled"), rows=2, slots=128)
+    fresh.set_threads(available_cores())
+    with fresh.core_lent(), fresh.core_lent():
+        assert spoken(fresh, tuple(range(3, 40))).drawn == wanted
+    assert spoken(fresh, tuple(range(3, 40))).drawn == wanted
+    fresh.set_threads(1)
 
 
 def test_a_long_story_does_not_wait_for_ever(model: Any) -> None:

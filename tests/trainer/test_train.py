@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from core.errors import InvalidInput
 from core.jobs import ChatMessage, Example, Stage
+from core.manifest import PEFT_CONFIG, WEIGHTS
 from tests.trainer.rows import APO, DPO, KTO, SFT, correction, job_spec, pair, vote
 from trainer.batches import Row, order_rows
+from trainer.model import load_base, load_trained, lora_config, round_adapter, save_adapter
 from trainer.tokens import Encoder, make_encoder
 from trainer.train import Trained, side_weights, train_stage
 
@@ -155,8 +159,6 @@ def test_a_later_stage_is_still_measured_against_the_base(
     tiny_model: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     """After SFT moved the adapter, APO's first margin is not 0: its reference is the base."""
-    from trainer.model import save_adapter
-
     first = train(SFT, taste(SFT), tiny_model, encoder, tmp_path / "a")
     (tmp_path / "sft").mkdir()
     save_adapter(first.model, tmp_path / "sft", "tiny")
@@ -166,6 +168,22 @@ def test_a_later_stage_is_still_measured_against_the_base(
         before=tmp_path / "sft", on_step=steps.append,
     )  # fmt: skip
     assert steps[0].margin > 0.2
+
+
+def test_what_a_job_hands_out_is_of_the_base_type(tiny_model: Path, tmp_path: Path) -> None:
+    """float32 weights are rounded once, at the end, to what the base is served in."""
+    spec = job_spec(tiny_model, SFT, dtype="bfloat16")
+    model = get_peft_model(load_base(spec), lora_config(spec))
+    source, target = tmp_path / "stage", tmp_path / "adapter"
+    for folder in (source, target):
+        folder.mkdir()
+    save_adapter(model, source, "tiny")
+    round_adapter(spec, source, target)
+    exact, rounded = load_file(source / WEIGHTS), load_file(target / WEIGHTS)
+    assert {tensor.dtype for tensor in exact.values()} == {torch.float32}
+    assert all(torch.equal(rounded[name], exact[name].bfloat16()) for name in exact)
+    assert (source / PEFT_CONFIG).read_bytes() == (target / PEFT_CONFIG).read_bytes()
+    assert load_trained(spec, target).active_adapter == "default"
 
 
 def test_a_row_without_weight_teaches_nothing(
