@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.basemodel import BaseModel
+from core.garbage import spare_the_loop
 from core.generation import Engine, GenerationRequest, Message, Sampling
 from core.manifest import MANIFEST, describe_directory
 from core.settings import Settings, load_settings
@@ -84,7 +85,7 @@ def default_world() -> tuple[Settings, BaseModel]:
 
 async def start_engine(settings: Settings, base: BaseModel) -> Engine:
     """Make and start an engine as `thumbtune up` does."""
-    from bot.world import make_engine, spare_the_loop
+    from bot.world import make_engine
 
     engine = make_engine(settings, base)
     await engine.start()

@@ -8,7 +8,6 @@ learning, adapters. Everything that needs the model is opened only when asked fo
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bot.learning import LearningService
 from bot.registry import AdapterRegistry
 from core.basemodel import BaseModel
 from core.files import advisory_lock
+from core.garbage import spare_the_loop
 from core.generation import Engine
 from core.settings import Settings
 from storage.aio import AsyncDatabase
@@ -117,16 +117,6 @@ async def assemble(
         feedback=FeedbackService(database),
         learning=make_learning(settings, database, base),
     )
-
-
-def spare_the_loop() -> None:
-    """Keep what the start has made out of the garbage collector's sight.
-
-    A full collection stops the event loop and the model's thread for as long as it looks at every
-    object there is: 60 to 200 ms with the modules of a started bot, which never become garbage.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def make_engine(settings: Settings, base: BaseModel) -> Engine:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.garbage import uncollected
 from core.records import FeedbackRow
 from storage.connection import Connection
 from storage.rows import to_feedback_row
@@ -72,7 +73,8 @@ class SignalReader:
         found = self._connection.each(
             _WANTED, {"scope": scope, "since": since, "consented": consented_only}
         )
-        return sorted(map(to_feedback_row, found), key=lambda row: row.feedback.at)
+        with uncollected():
+            return sorted(map(to_feedback_row, found), key=lambda row: row.feedback.at)
 
     def waiting(self, scope: str) -> tuple[int, int]:
         """Return (signals, people) recorded since the scope's last run was created."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
+from core.garbage import uncollected
 from core.generation import FinishReason
 from core.jobs import ChatMessage, DemonstrationExample, Example, PairExample, VoteExample
 from core.records import FeedbackRow
@@ -81,6 +82,11 @@ def select_examples(
     rows: Sequence[FeedbackRow], *, person_share: float, max_chars: int = MAX_CHARS
 ) -> Selection:
     """Turn all feedback of a scope into weighted examples, whatever the order of the rows."""
+    with uncollected():
+        return _select(rows, person_share, max_chars)
+
+
+def _select(rows: Sequence[FeedbackRow], person_share: float, max_chars: int) -> Selection:
     left_out: Counter[str] = Counter()
     admitted = _admitted(sorted(rows, key=lambda row: (row.feedback.at, row.feedback.id)), left_out)
     claims = [claim for claim in _claims(admitted, left_out) if _usable(claim, max_chars, left_out)]

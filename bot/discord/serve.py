@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 
 from bot.discord.application import look, plain_fault
 from bot.discord.bot import ThumbtuneBot, wanted_intents
-from bot.world import World, spare_the_loop
+from bot.world import World
 from core.errors import ThumbtuneError
+from core.garbage import spare_the_loop
 
 log = logging.getLogger(__name__)
 READY_S = 60.0
