@@ -62,9 +62,8 @@ def first_token_s(request: GenerationRequest) -> float:
 
 def write_lora(adapter: Path, base: BaseModel, target: Path) -> Path:
     """Write a PEFT adapter on a model of the llama family as a GGUF file for llama.cpp."""
-    import numpy as np
     from gguf import GGUFWriter
-    from safetensors.numpy import load_file
+    from safetensors.torch import load_file
 
     config = json.loads((base.path / "config.json").read_text(encoding="utf-8"))
     alpha = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["lora_alpha"]
@@ -75,7 +74,7 @@ def write_lora(adapter: Path, base: BaseModel, target: Path) -> Path:
     writer.add_float32("adapter.lora.alpha", float(alpha))
     for key, tensor in load_file(adapter / "adapter_model.safetensors").items():
         layer, module, side = _parts(key)
-        name, values = _NAMES[module], tensor.astype(np.float32)
+        name, values = _NAMES[module], tensor.float().numpy()
         if side == "b" and name in heads:
             values = _permuted(values, heads[name])
         writer.add_tensor(f"blk.{layer}.{name}.weight.lora_{side}", values)
