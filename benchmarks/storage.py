@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, median, memory_mib, quantile, scratch
+from benchmarks.results import Row, append, print_table
 from benchmarks.year import BIG, Size, fill
 from storage.connection import connect
 from storage.database import Database
@@ -209,18 +210,17 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def show(figures: dict[str, Any]) -> None:
-    """Print each figure with what it is and, where there is one, its bound."""
-    for name, what in WHAT.items():
-        value = figures[name]
-        shown = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
-        bound = BOUNDS.get(name)
-        verdict = "" if bound is None else f"at most {bound:g}  {_kept(value, bound)}"
-        print(f"{what:<50} {shown:>12}  {verdict}".rstrip())
-
-
-def _kept(value: float, bound: float) -> str:
-    return "ok" if value <= bound else "MISSED"
+def rows_of(figures: dict[str, Any]) -> list[Row]:
+    """Return each figure with what it is and, where there is one, its bound."""
+    return [
+        Row(
+            what,
+            figures[name],
+            ratio=figures[name] if name in BOUNDS else None,
+            at_most=BOUNDS.get(name),
+        )
+        for name, what in WHAT.items()
+    ]
 
 
 def main() -> None:
@@ -228,7 +228,10 @@ def main() -> None:
     options = arguments("What a year of a busy bot costs its database.")
     with scratch() as home:
         figures = measure(home, FULL.tenth() if options.quick else FULL)
-    show(figures)
+    rows = rows_of(figures)
+    print_table(rows)
+    if options.record:
+        append("A year of a busy bot in its database", rows)
     if options.json:
         ratios = ("vote_p99_ms", "dataset_s", "startup_s", "growth_exponent")
         print(json.dumps({**figures, "ratios": {name: figures[name] for name in ratios}}))

@@ -17,7 +17,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +195,7 @@ class LocalEngine:
                     leaving = [adapter]
             finally:
                 for old in leaving:
-                    worker.post(partial(worker.batch.forget, old))
+                    await self._forget(old)
 
     def _read(self, worker: Worker, directory: Path, name: str) -> LoadedAdapter:
         """Read, check and prepare an adapter. In a worker thread."""

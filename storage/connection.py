@@ -16,8 +16,8 @@ from typing import Any
 from core.errors import NotFound, StorageError, WrongKey
 
 PLAIN_HEADER = b"SQLite format 3\x00"
-QUICK_CHECK_LIMIT_BYTES = 16 << 20
 CACHE_KIB = 4000  # SQLite's own 2,000 do not hold the people of a big server
+QUICK_CHECK_LIMIT_BYTES = 16 << 20
 """Up to this size the whole file is checked at each open (a few ms a MiB); above it only what
 SQLite itself compares: the first page (and its key), and the page count against the file's size.
 """

@@ -78,15 +78,11 @@ class _Agreement:
     shares: dict[str, float]
 
 
+@uncollected()
 def select_examples(
     rows: Sequence[FeedbackRow], *, person_share: float, max_chars: int = MAX_CHARS
 ) -> Selection:
     """Turn all feedback of a scope into weighted examples, whatever the order of the rows."""
-    with uncollected():
-        return _select(rows, person_share, max_chars)
-
-
-def _select(rows: Sequence[FeedbackRow], person_share: float, max_chars: int) -> Selection:
     left_out: Counter[str] = Counter()
     admitted = _admitted(sorted(rows, key=lambda row: (row.feedback.at, row.feedback.id)), left_out)
     claims = [claim for claim in _claims(admitted, left_out) if _usable(claim, max_chars, left_out)]

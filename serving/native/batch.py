@@ -4,7 +4,7 @@ The same face as serving.batch.Batch. A pass holds one token of every reply bein
 far as the pass stays short, tokens of prompts still being read; nothing is padded and rows never
 change places. The prompt with least left goes first, so a short question does not wait for a long
 story, and every pass a prompt waits counts for it, so none waits for ever. Used by the model thread
-only, except `prepare`.
+only, except `prepare` and `core_lent`.
 """
 
 from __future__ import annotations

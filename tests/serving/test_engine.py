@@ -402,7 +402,7 @@ async def test_loading_again_holds_no_second_copy(
     before = len(packed)
     for _ in range(3):
         await loaded.load(NAMES[0], adapters[NAMES[0]])
+    assert len(packed) == before
     assert (await answer(loaded, greedy("hi", NAMES[0]))).token_ids == reference.tokens(
         "hi", NAMES[0]
     )
-    assert len(packed) == before  # the model's thread has been there since

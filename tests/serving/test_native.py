@@ -134,12 +134,12 @@ def test_a_short_question_does_not_wait_for_a_long_story(model: Any) -> None:
     batch.join(spoken_to)
     reading(batch)
     story, question = (
-        Row((start, *range(3, end)), None, greedy()) for start, end in ((1, 250), (2, 20))
+        Row((start, *range(3, end)), None, greedy()) for start, end in ((1, 250), (2, 30))
     )
     batch.join(story)
     batch.join(question)
     assert question in reading(batch) and len(question.drawn) == 1
-    assert story.length < 64
+    assert story.length < 40
 
 
 def test_a_pass_beside_others_stays_short(model: Any) -> None:
@@ -165,7 +165,6 @@ def test_what_a_row_no_longer_holds_is_given_back(model: Any) -> None:
     cache = next(t for t in decoder._kept if t.data_ptr() == decoder.model.cache)
     tokens = list(range(3, 203))
     decoder.forward([Span(0, 0, tokens)])
-    assert cache[0].view(torch.uint8).any(dim=-1).flatten()[-1] == 0  # never used
     wanted = decoder.forward([Span(0, 200, [7])])
     used = int(cache.count_nonzero())
     decoder.trim_row(0, 100)
