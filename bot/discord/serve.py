@@ -21,6 +21,8 @@ from core.garbage import spare_the_loop
 log = logging.getLogger(__name__)
 READY_S = 60.0
 """How long the gateway may take to accept the bot at the start."""
+HANDSHAKE_PAUSE_S = 1.0
+"""How long after a failed first handshake the next is tried."""
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 600.0
 STEADY_S = 600.0
@@ -46,6 +48,21 @@ async def discord_face(
         yield bot
     finally:
         await connection.close()
+
+
+async def _stay(bot: ThumbtuneBot) -> None:
+    """Connect and stay connected, over any number of failed first handshakes.
+
+    discord.py tries again by resuming the socket it had. Where it never had one it fails on that
+    instead (https://github.com/Rapptz/discord.py/issues/10520) and has to be asked again.
+    """
+    while True:
+        try:
+            return await bot.connect()
+        except AttributeError as error:
+            if error.obj is not None or error.name != "sequence":
+                raise
+        await asyncio.sleep(HANDSHAKE_PAUSE_S)
 
 
 class Connection:
@@ -82,7 +99,7 @@ class Connection:
         try:
             token = settings.discord_token
             await bot.login(token.get_secret_value() if token else "")
-            self._running = asyncio.create_task(bot.connect(), name="discord")
+            self._running = asyncio.create_task(_stay(bot), name="discord")
             await self._ready(bot, self._running)
         except BaseException as error:
             await self._end()

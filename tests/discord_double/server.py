@@ -65,6 +65,11 @@ class Double(Pressing):
         if self._runner is not None:
             await self._runner.cleanup()
 
+    async def open_port(self, port: int) -> None:
+        """Serve on this port as well, like a gateway that comes up late."""
+        assert self._runner is not None
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+
     # -- limits and faults
 
     def limit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import discord
 import pytest
 import pytest_asyncio
+from discord.backoff import ExponentialBackoff
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 from pydantic import SecretStr
@@ -52,6 +54,12 @@ def settings_for(double: Double, tmp_path: Path, *, token: str = TOKEN) -> Setti
         tmp_path / "world", tmp_path, api_url=double.api_url, gateway_url=double.gateway_url
     )
     return found.model_copy(update={"discord_token": SecretStr(token)})
+
+
+def with_gateway(settings: Settings, address: str) -> Settings:
+    """The same settings with another gateway."""
+    moved = settings.discord.model_copy(update={"gateway_url": address})
+    return settings.model_copy(update={"discord": moved})
 
 
 def test_the_invite_link_asks_for_exactly_what_is_needed() -> None:
@@ -168,13 +176,33 @@ async def test_a_gateway_that_lets_nobody_in_is_one_sentence(
 ) -> None:
     """The start fails within a time and names the gateway; nothing is left running."""
     monkeypatch.setattr(serve, "READY_S", 0.5)
-    found = settings_for(double, tmp_path)
-    closed = found.discord.model_copy(update={"gateway_url": "ws://127.0.0.1:9/"})
-    settings = found.model_copy(update={"discord": closed})
+    monkeypatch.setattr(ExponentialBackoff, "delay", lambda _: 0.0)
+    settings = with_gateway(settings_for(double, tmp_path), "ws://127.0.0.1:9/")
     async with scripted_world(settings, ScriptedEngine()) as world:
         with pytest.raises(ThumbtuneError, match=r"gateway ws://127\.0\.0\.1:9/ did not let"):
             await discord_face(world, quiet).__aenter__()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("discord")]
+
+
+async def test_a_gateway_that_opens_late_is_found(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handshakes refused before there ever was a socket do not end the start."""
+    monkeypatch.setattr(serve, "HANDSHAKE_PAUSE_S", 0.05)
+    monkeypatch.setattr(ExponentialBackoff, "delay", lambda _: 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    settings = with_gateway(settings_for(double, tmp_path), f"ws://127.0.0.1:{port}/")
+
+    async def open_late() -> None:
+        await asyncio.sleep(0.5)
+        await double.open_port(port)
+
+    async with scripted_world(settings, ScriptedEngine()) as world, asyncio.TaskGroup() as tasks:
+        tasks.create_task(open_late())
+        async with discord_face(world, quiet) as bot:
+            assert bot is not None
+            assert bot.is_ready()
 
 
 @pytest.fixture
