@@ -101,7 +101,7 @@ def measure(home: Path, size: Size, *, vote_s: float = 20.0) -> dict[str, Any]:
 def costs(path: Path, rounds: int = 5) -> Costs:
     """Return the medians of what is compared between sizes; each runs in a quiet process."""
     startup = [_seconds(lambda: Database(path).close()) for _ in range(rounds)]
-    datasets = [_alone(_dataset, path)["dataset_s"] for _ in range(3)]
+    datasets = [_alone(_dataset, path)["dataset_s"] for _ in range(rounds)]
     with Database(path) as db:
         targets = _targets(db, 40 * rounds)
         votes = [_seconds(partial(db.feedback.vote, *pair, kind="up")) for pair in targets]

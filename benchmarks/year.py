@@ -62,7 +62,7 @@ def fill(path: Path, size: Size, *, seed: int = 0) -> None:
     connection, chance = connect(path), random.Random(seed)
     connection.run("PRAGMA synchronous = OFF")
     connection.run("PRAGMA cache_size = -400000")
-    people = [new_id("p") for _ in range(size.people)]
+    people = [_id("p", _moment(0)) for _ in range(size.people)]
     with connection.transaction():
         _fill_people(connection, people, chance)
     voted = frozenset(chance.sample(range(size.replies), size.votes))
@@ -136,7 +136,7 @@ def _year(
         rows: Rows = {}
         conversation, left = open_chains.get(scope, ("", 0))
         if not left:
-            conversation, left = new_id("c"), CHAIN
+            conversation, left = _id("c", at), CHAIN
             key = f"{scope.replace('-', '/')}/{chance.randrange(20)}/{FIRST_MESSAGE + index * 8}"
             rows["conversations"] = [(conversation, scope, key, at, at)]
         open_chains[scope] = conversation, left - 1
@@ -162,7 +162,7 @@ def _reply(
     chance: random.Random,
 ) -> Rows:
     """Return a finished reply, kept if it has a prompt, made from that many messages."""
-    reply_id, message = new_id("r"), FIRST_MESSAGE + index * 8
+    reply_id, message = _id("r", at), FIRST_MESSAGE + index * 8
     adapter = f"{scope}@v{1 + int(at[5:7]) // 3}"
     content = content_sha256(scope, prompt, said) if prompt else None
     lengths = (len(prompt) * 40, len(said) // 4, 0.2, 3.0)
@@ -179,7 +179,7 @@ def _voted(reply_id: str, person: str, at: str, text: str, chance: random.Random
     """Return one row of feedback and its event; only what is kept can be corrected (`text`)."""
     kind = chance.choices(KINDS, KIND_WEIGHTS)[0] if text else chance.choice(("up", "down"))
     correction = _piece(text, 200, 900, chance) if kind == "correction" else None
-    identity = new_id("f")
+    identity = _id("f", at)
     return {
         "feedback": [(identity, reply_id, person, kind, correction, at, at)],
         "events": [(at, person, f"feedback.{kind}", reply_id, f'{{"feedback":"{identity}"}}')],
@@ -196,6 +196,10 @@ def _piece(text: str, shortest: int, longest: int, chance: random.Random) -> str
 
 def _moment(seconds: float) -> str:
     return utc_text(BEGIN + timedelta(seconds=seconds))
+
+
+def _id(prefix: str, at: str) -> str:
+    return new_id(prefix, datetime.fromisoformat(at).timestamp())
 
 
 def _progress(line: str) -> None:

@@ -58,6 +58,18 @@ class Connection:
             if self._in_transaction():  # the block or the commit failed
                 self.run("ROLLBACK")
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let the reads of the block see one state of the database; nobody is kept from writing."""
+        if self._in_transaction():
+            yield
+            return
+        self.run("BEGIN")
+        try:
+            yield
+        finally:
+            self.run("ROLLBACK")
+
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         """Execute one statement; return how many rows it changed."""
         return self._execute(sql, parameters).rowcount

@@ -97,7 +97,7 @@ def to_feedback(row: Row) -> Feedback:
     return Feedback(
         id=row["id"],
         reply_id=row["reply_id"],
-        person_id=row["person_id"],
+        person_id=intern(row["person_id"]),
         kind=row["kind"],
         text=row["text"],
         other_reply_id=row["other_reply_id"],
@@ -111,7 +111,7 @@ def to_feedback(row: Row) -> Feedback:
 def to_feedback_row(row: Row) -> FeedbackRow:
     """Read a row of the join that training sees (see storage.signals).
 
-    What all rows of a scope share is held once.
+    What many rows share, such as a person's id, is held once.
     """
     return FeedbackRow(
         feedback=to_feedback(row),
@@ -123,7 +123,7 @@ def to_feedback_row(row: Row) -> FeedbackRow:
         reply_adapter=intern(row["reply_adapter"]),
         finish_reason=row["finish_reason"],
         other_text=row["other_text"],
-        authors=tuple(row["authors"].split(",")) if row["authors"] else (),
+        authors=tuple(map(intern, row["authors"].split(","))) if row["authors"] else (),
         all_consented=bool(row["all_consented"]),
         other_finish_reason=row["other_finish_reason"],
         other_id=row["other_id"],

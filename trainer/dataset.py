@@ -85,7 +85,7 @@ def select_examples(
     """Turn all feedback of a scope into weighted examples, whatever the order of the rows."""
     left_out: Counter[str] = Counter()
     admitted = _admitted(sorted(rows, key=lambda row: (row.feedback.at, row.feedback.id)), left_out)
-    claims = [claim for claim in _claims(admitted, left_out) if _usable(claim, max_chars, left_out)]
+    claims = (claim for claim in _claims(admitted, left_out) if _usable(claim, max_chars, left_out))
     agreements = _settle(claims, left_out)
     weights = _capped_weights(agreements, person_share)
     examples = [
@@ -189,14 +189,12 @@ def _usable(claim: _Claim, max_chars: int, left_out: Counter[str]) -> bool:
 
 def _settle(claims: Iterable[_Claim], left_out: Counter[str]) -> list[_Agreement]:
     """Merge those who agree, let the majority win where they do not, and drop ties."""
-    subjects: defaultdict[tuple[object, ...], defaultdict[str, list[_Claim]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    subjects: defaultdict[tuple[object, ...], list[_Claim]] = defaultdict(list)
     for claim in claims:
-        subjects[claim.subject][claim.side].append(claim)
+        subjects[claim.subject].append(claim)
     agreements = []
-    for sides in subjects.values():
-        ranked = sorted(sides.values(), key=lambda side: -sum(_strengths(side).values()))
+    for said in subjects.values():
+        ranked = sorted(_sides(said), key=lambda side: -sum(_strengths(side).values()))
         winners = _strengths(ranked[0])
         against = sum(sum(_strengths(side).values()) for side in ranked[1:])
         net = sum(winners.values()) - against
@@ -210,6 +208,14 @@ def _settle(claims: Iterable[_Claim], left_out: Counter[str]) -> list[_Agreement
     if not left_out["outvoted"]:
         del left_out["outvoted"]
     return agreements
+
+
+def _sides(claims: Iterable[_Claim]) -> Iterable[list[_Claim]]:
+    """Part those who say different things of one subject."""
+    sides: defaultdict[str, list[_Claim]] = defaultdict(list)
+    for claim in claims:
+        sides[claim.side].append(claim)
+    return sides.values()
 
 
 def _strengths(claims: Iterable[_Claim]) -> dict[str, float]:

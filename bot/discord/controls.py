@@ -12,11 +12,12 @@ from discord import ui
 
 from bot.discord.answers import guarded
 from bot.discord.lasting import LastingView
+from core.records import ID_DIGITS
 
 if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
 
-REPLY = r"(?P<reply>r_[0-9a-f]{16})"
+REPLY = rf"(?P<reply>r_{ID_DIGITS})"
 _EMOJI = {"up": "👍", "down": "👎", "again": "🔁", "edit": "✏️", "stop": "⏹️"}
 Step = Literal["older", "newer"]
 

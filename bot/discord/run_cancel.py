@@ -17,13 +17,14 @@ from bot.discord.lasting import LastingView
 from bot.discord.places import SHARED_SCOPE
 from bot.discord.wording import training as words
 from core.errors import Conflict
+from core.records import ID_DIGITS
 
 if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
 
 
 class CancelButton(
-    ui.DynamicItem[ui.Button[Any]], template=r"tt:cancelrun:(?P<run>run_[0-9a-f]{16})"
+    ui.DynamicItem[ui.Button[Any]], template=rf"tt:cancelrun:(?P<run>run_{ID_DIGITS})"
 ):
     """“Cancel” under a run's message."""
 

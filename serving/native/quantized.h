@@ -117,9 +117,10 @@ INLINE void byte_product(const int coarse, const int rows, const int panels, con
             const uint16_t *scale = scales + ((size_t)p * chunks + c) * 2 * LANES;
             vec range = halves(scale), low = halves(scale + LANES);
 #pragma GCC unroll 6
-            for (int r = 0; r < rows; r++)
-                sum[r][p] += (vec)_mm512_cvtepi32_ps(dot[r][p]) * (range * steps[r * chunks + c]) +
-                             low * totals[r * chunks + c];
+            for (int r = 0; r < rows; r++) {
+                sum[r][p] += low * totals[r * chunks + c];
+                sum[r][p] += (vec)_mm512_cvtepi32_ps(dot[r][p]) * (range * steps[r * chunks + c]);
+            }
         }
     }
 #pragma GCC unroll 6

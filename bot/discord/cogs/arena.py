@@ -29,6 +29,7 @@ from bot.discord.wording import chat as chat_words
 from bot.memory import Ask
 from core.errors import Conflict, EngineBusy, NotFound, ThumbtuneError
 from core.generation import Message
+from core.records import ID_DIGITS
 
 if TYPE_CHECKING:
     from bot.discord.bot import ThumbtuneBot
@@ -43,7 +44,7 @@ _LABELS = dict(zip(CHOICES, (*words.TITLES, words.TIE), strict=True))
 
 class ChoiceButton(
     ui.DynamicItem[ui.Button[Any]],
-    template=rf"tt:arena:(?P<match>m_[0-9a-f]{{16}}):(?P<choice>{'|'.join(CHOICES)})",
+    template=rf"tt:arena:(?P<match>m_{ID_DIGITS}):(?P<choice>{'|'.join(CHOICES)})",
 ):
     """A, B or Tie under the two replies of a match."""
 

@@ -26,7 +26,7 @@ from bot.exchange import export_raw, export_trl
 from bot.feedback import MAX_CORRECTION_CHARS
 from bot.review import ReviewService, Standing, Ticket
 from core.errors import NotFound
-from core.records import Person
+from core.records import ID_DIGITS, Person
 from storage.database import Database
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ UPLOAD_BYTES = 10 * 1024 * 1024
 """What Discord takes in a file of a bot."""
 CHART = "likes.png"
 QUOTE_CHARS = 900
-FEEDBACK = r"(?P<feedback>f_[0-9a-f]{16})"
+FEEDBACK = rf"(?P<feedback>f_{ID_DIGITS})"
 REVISED = re.compile(rf"tt:revise:{FEEDBACK}")
 Form = Literal["raw", "kto", "dpo", "sft"]
 
