@@ -1,4 +1,4 @@
-"""What PEFT and transformers' own `generate` write, one adapter and one chat at a time."""
+"""Requests, and what PEFT and transformers' own `generate` write, one adapter at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.generation import BASE, GenerationRequest, Message, Sampling
+from core.generation import BASE, GenerationRequest, GenerationResult, Message, Sampling
+from serving.engine import LocalEngine
 
 NAMES = ("cats@v1", "cats@v2", "dogs@v1")
 """The adapters every serving test may use."""
@@ -66,3 +67,8 @@ class Reference:
             ids = self._model.generate(**arguments)
         drawn = ids[0, prompt["input_ids"].shape[1] :].tolist()
         return tuple(drawn[:-1] if drawn[-1] == self._tokenizer.eos_token_id else drawn)
+
+
+async def answer(engine: LocalEngine, request: GenerationRequest) -> GenerationResult:
+    """Write one reply to its end."""
+    return await engine.generate(request).result()
