@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-from benchmarks.chats import exchanges
+from benchmarks.chats import Exchange, exchanges
 from benchmarks.common import (
     Timed,
     arguments,
@@ -37,25 +36,36 @@ from benchmarks.load import timed
 from benchmarks.results import Row, append, print_table
 from bot.running import threads_beside_training
 from core.basemodel import BaseModel
-from core.generation import BASE, Engine, GenerationRequest, Sampling
+from core.generation import BASE, Engine, GenerationRequest, Message, Sampling
 from core.jobs import ChatMessage, JobSpec, Progress, Stage, VoteExample, read_progress
 from core.settings import Settings
 
 PEOPLE = 4
 PAUSE_S = (2.0, 6.0)
 MAX_TOKENS = 64
+CHARS = (200, 500)
 ROUNDS, PART_S = 5, 12.0
 QUICK_ROUNDS, QUICK_PART_S = 1, 10.0
 SLOWDOWN_BOUND, SPEED_BOUND = 1.5, 0.5
 
 
+def _contexts() -> list[Exchange]:
+    """Draw contexts of like length: in the few replies of a part, chance would choose the wait."""
+    drawn = exchanges(1500, seed=1)
+    return [one for one in drawn if CHARS[0] <= sum(map(_chars, one.context)) <= CHARS[1]]
+
+
+def _chars(message: Message) -> int:
+    return len(message.content)
+
+
 @dataclass
 class Talk:
-    """The people's questions, none twice, and the replies they got."""
+    """The people's questions, and the replies they got; none comes again while it is known."""
 
     engine: Engine
     number: Iterator[int] = field(default_factory=count)
-    contexts: list[Any] = field(default_factory=lambda: exchanges(1500, seed=1))
+    contexts: list[Exchange] = field(default_factory=_contexts)
 
     async def go_on(self, seconds: float, people: int, pause_s: tuple[float, float]) -> list[Timed]:
         """Let `people` chat for some seconds; replies begun are waited for."""

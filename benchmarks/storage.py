@@ -5,7 +5,8 @@ everything measured goes through the stores. Readers run in a process of their o
 command beside the bot does; memory is read from /proc, so this needs Linux.
 
 `growth_exponent` is log10 of what an operation costs here over what it costs at a tenth of the
-size, the largest of three medians: 0 is a cost that does not grow, 1 one that grows with the data.
+size, measured in turn; the largest of three medians: 0 is a cost that does not grow, 1 one that
+grows with the data.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import math
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from storage.database import Database
 from trainer.dataset import select_examples
 
 PERSON_SHARE = 0.25
+ROUNDS, VOTES_A_ROUND = 5, 40
 VOTES_PER_S = 200
 BOUNDS = {"vote_p99_ms": 5.0, "dataset_s": 10.0, "startup_s": 1.0, "growth_exponent": 1.05}
 BOUNDS["dataset_peak_mib"] = 300.0
@@ -65,19 +67,11 @@ FULL = Size(1_000_000, 200_000, 20_000)
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Medians of what is compared between two sizes, in seconds."""
+    """What is compared between two sizes, in seconds."""
 
     dataset: float
     vote: float
     startup: float
-
-    def growth(self, smaller: Costs) -> dict[str, float]:
-        """Return the growth exponents against a tenth of the size."""
-        names = ("dataset", "vote", "startup")
-        return {
-            f"growth_{name}": math.log10(getattr(self, name) / getattr(smaller, name))
-            for name in names
-        }
 
 
 def measure(home: Path, size: Size, *, vote_s: float = 20.0) -> dict[str, Any]:
@@ -90,22 +84,33 @@ def measure(home: Path, size: Size, *, vote_s: float = 20.0) -> dict[str, Any]:
     figures["fill_s"] = time.perf_counter() - began
     figures["file_mb"] = large.stat().st_size / 1e6
     figures |= _alone(_dataset, large)
-    smaller, larger = costs(small), costs(large)
-    figures |= {"startup_s": larger.startup, "dataset_s": larger.dataset}
+    pairs = [(costs(small), costs(large)) for _ in range(ROUNDS)]
+    figures["startup_s"] = median([larger.startup for _, larger in pairs])
+    figures["dataset_s"] = median([larger.dataset for _, larger in pairs])
     figures |= votes_beside_readers(large, vote_s)
     figures |= _forgetting(large)
-    growth = larger.growth(smaller)
-    return figures | growth | {"growth_exponent": max(growth.values())}
+    return figures | growth(pairs)
 
 
-def costs(path: Path, rounds: int = 5) -> Costs:
-    """Return the medians of what is compared between sizes; each runs in a quiet process."""
-    startup = [_seconds(lambda: Database(path).close()) for _ in range(rounds)]
-    datasets = [_alone(_dataset, path)["dataset_s"] for _ in range(rounds)]
+def costs(path: Path) -> Costs:
+    """Measure once what is compared between sizes; a training set in a process of its own."""
+    startup = _seconds(lambda: Database(path).close())
+    dataset = _alone(_dataset, path)["dataset_s"]
     with Database(path) as db:
-        targets = _targets(db, 40 * rounds)
+        targets = _targets(db, VOTES_A_ROUND)
         votes = [_seconds(partial(db.feedback.vote, *pair, kind="up")) for pair in targets]
-    return Costs(median(datasets), median(votes), median(startup))
+    return Costs(dataset, median(votes), startup)
+
+
+def growth(pairs: Sequence[tuple[Costs, Costs]]) -> dict[str, float]:
+    """Return the growth exponents against a tenth of the size, medians over the rounds."""
+    exponents = {
+        f"growth_{name}": median(
+            [math.log10(getattr(large, name) / getattr(small, name)) for small, large in pairs]
+        )
+        for name in ("dataset", "vote", "startup")
+    }
+    return exponents | {"growth_exponent": max(exponents.values())}
 
 
 def votes_beside_readers(path: Path, duration_s: float) -> dict[str, Any]:
