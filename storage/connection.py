@@ -68,7 +68,8 @@ class Connection:
         try:
             yield
         finally:
-            self.run("ROLLBACK")
+            if self._in_transaction():  # some faults have ended it
+                self.run("ROLLBACK")
 
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         """Execute one statement; return how many rows it changed."""

@@ -149,3 +149,22 @@ def test_a_failed_block_leaves_nothing(path: Path) -> None:
             db.scopes.ensure("console")
             db.scopes.ensure("Not A Name")
         assert db.scopes.list() == [] and db.events.list() == []
+
+
+def test_a_snapshot_sees_one_state_and_keeps_nobody_waiting(path: Path) -> None:
+    """What another process writes meanwhile is seen after the block, not in it."""
+    reader, writer = connect(make(path, votes=1)), connect(path)
+    count = "SELECT count(*) FROM people"
+    with reader.snapshot():
+        before = reader.value(count)
+        writer.run(
+            "INSERT INTO people(id, platform, platform_id, display_name, created_at) "
+            "VALUES ('p_new', 'cli', 'new', 'New', '2026-01-01T00:00:00.000000Z')"
+        )
+        assert reader.value(count) == before
+    assert reader.value(count) == before + 1
+    with reader.transaction():
+        reader.run("DELETE FROM people WHERE id = 'p_new'")
+    assert writer.value(count) == before
+    reader.close()
+    writer.close()
