@@ -44,6 +44,7 @@ PEOPLE = 4
 PAUSE_S = (2.0, 6.0)
 MAX_TOKENS = 64
 CHARS = (200, 500)
+"""The shortest and the longest context a question may have."""
 ROUNDS, PART_S = 5, 12.0
 QUICK_ROUNDS, QUICK_PART_S = 1, 10.0
 SLOWDOWN_BOUND, SPEED_BOUND = 1.5, 0.5

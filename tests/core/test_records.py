@@ -1,4 +1,4 @@
-"""Identifiers: unlike, in the order of time, and no second shape for those that look for them."""
+"""Identifiers: all different, in the order of time, found by one pattern."""
 
 from __future__ import annotations
 

@@ -12,12 +12,14 @@ import discord
 import pytest
 import pytest_asyncio
 import simcord
+import yarl
 from simcord.env import Env
 
 from bot.discord.bot import ThumbtuneBot, wanted_intents
 from bot.world import World, open_world
 from core.settings import DiscordSettings, Settings
 from tests.bot.conftest import tiny_settings
+from tests.discord_double import Double
 
 SETTLE_S = 60.0
 """How long an act may take to settle on a busy machine."""
@@ -49,6 +51,16 @@ def make_bot(world: World, *, message_content: bool = True, members: bool = True
 def settings(tmp_path: Path, tiny_model: Path) -> Settings:
     """Settings of an empty world; a test file may override them."""
     return discord_settings(tmp_path / "world", tiny_model)
+
+
+@pytest_asyncio.fixture
+async def double(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Double]:
+    """Discord on loopback, in the place of discord.py's endpoints."""
+    async with Double() as made:
+        monkeypatch.setattr(discord.http.Route, "BASE", made.api_url)
+        url = yarl.URL(made.gateway_url)
+        monkeypatch.setattr(discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY", url)
+        yield made
 
 
 @pytest_asyncio.fixture

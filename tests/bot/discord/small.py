@@ -1,4 +1,4 @@
-"""A small bot on the real client, and a double that the client is pointed at."""
+"""A small bot on the real client."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import discord
-import pytest
-import yarl
 from discord import app_commands
 
 from tests.discord_double import Double
@@ -43,16 +41,6 @@ class Small(discord.Client):
     async def on_resumed(self) -> None:
         """Note it."""
         self.resumed.set()
-
-
-@asynccontextmanager
-async def pointed_at(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Double]:
-    """A running double in the place of discord.py's endpoints."""
-    async with Double() as made:
-        monkeypatch.setattr(discord.http.Route, "BASE", made.api_url)
-        url = yarl.URL(made.gateway_url)
-        monkeypatch.setattr(discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY", url)
-        yield made
 
 
 @asynccontextmanager

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from collections.abc import AsyncIterator
 
 import aiohttp
 import discord
 import pytest
-import pytest_asyncio
 
-from tests.bot.discord.small import INTENTS, Small, pointed_at, running, until
+from tests.bot.discord.small import INTENTS, Small, running, until
 from tests.discord_double import Double, double_in_thread
 
 MESSAGES = "/channels/{channel}/messages"
 CONTENT_LIMITED = 1 << 19
-
-
-@pytest_asyncio.fixture
-async def double(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Double]:
-    """A double that discord.py is pointed at."""
-    async with pointed_at(monkeypatch) as made:
-        yield made
 
 
 async def test_the_client_logs_in_and_answers(double: Double) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import discord
 import pytest
-import pytest_asyncio
 from discord import app_commands
 
-from tests.bot.discord.small import Small, pointed_at, running, until
+from tests.bot.discord.small import Small, running, until
 from tests.discord_double import Double
 
 
@@ -47,13 +45,6 @@ class Buttons(discord.ui.View):
     async def fix(self, interaction: discord.Interaction, _: Any) -> None:
         """Open the form."""
         await interaction.response.send_modal(Ask())
-
-
-@pytest_asyncio.fixture
-async def double(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Double]:
-    """A double that discord.py is pointed at."""
-    async with pointed_at(monkeypatch) as made:
-        yield made
 
 
 async def test_buttons_edit_and_defer(double: Double) -> None:
