@@ -7,7 +7,7 @@ queue is storage.review's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,8 +16,9 @@ from core.errors import InvalidInput, NotFound
 from core.records import Feedback, FeedbackRow, Person
 from storage.aio import AsyncDatabase
 from storage.database import Database
+from trainer.suspicion import DICTATED, suspicious
 
-Flag = Literal["correction", "reasons", "disagree", "burst"]
+Flag = Literal["correction", "reasons", "disagree", "burst", "dictated", "swarm"]
 QUEUE = 10_000
 """Rows of a queue looked through for the next one: more than anybody reviews in one go."""
 
@@ -59,7 +60,7 @@ class ReviewService:
 
     async def next(self, scope: str, *, after: str | None = None) -> Ticket | None:
         """Return the row that follows another in the queue, from its beginning again at its end."""
-        return await self._database.run(lambda db: _ticket(db, scope, _following(db, scope, after)))
+        return await self._database.run(lambda db: _ticket(db, _queue(db, scope).behind(after)))
 
     async def get(self, scope: str, feedback_id: str) -> Feedback:
         """Return a row of the scope. Raises NotFound."""
@@ -94,9 +95,9 @@ class ReviewService:
         def decided(db: Database) -> Ticket | None:
             with db.transaction():
                 _of_scope(db, scope, feedback_id)
-                following = _following(db, scope, feedback_id)
+                queue = _queue(db, scope).behind(feedback_id)
                 decision(db)
-                return _ticket(db, scope, following, but=feedback_id)
+                return _ticket(db, queue.without(feedback_id))
 
         return await self._database.run(decided)
 
@@ -108,25 +109,45 @@ def _of_scope(db: Database, scope: str, feedback_id: str) -> Feedback:
     return feedback
 
 
-def _following(db: Database, scope: str, after: str | None) -> Sequence[FeedbackRow]:
-    """Return the queue, beginning behind a row; that one comes last."""
-    queue = db.feedback.review_queue(scope, QUEUE)
-    places = [place for place, row in enumerate(queue, start=1) if row.feedback.id == after]
-    start = places[0] if places else 0
-    return [*queue[start:], *queue[:start]]
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """What somebody should look at, in the order to look at it, and what looks planted of it."""
+
+    rows: list[FeedbackRow]
+    aside: dict[str, str]
+
+    def behind(self, feedback_id: str | None) -> _Queue:
+        """Return the queue, beginning behind a row; that one comes last."""
+        places = [n for n, row in enumerate(self.rows, start=1) if row.feedback.id == feedback_id]
+        start = places[0] if places else 0
+        return _Queue([*self.rows[start:], *self.rows[:start]], self.aside)
+
+    def without(self, feedback_id: str) -> _Queue:
+        """Return the queue without a row."""
+        return _Queue([row for row in self.rows if row.feedback.id != feedback_id], self.aside)
 
 
-def _ticket(
-    db: Database, scope: str, queue: Sequence[FeedbackRow], *, but: str = ""
-) -> Ticket | None:
-    row = next((row for row in queue if row.feedback.id != but), None)
-    if row is None:
+def _queue(db: Database, scope: str) -> _Queue:
+    """Return what was not looked at yet, oldest first, with what looks planted among it."""
+    rows = db.feedback.rows(scope)
+    aside = suspicious([row for row in rows if not _why_not(row)])
+    waiting = db.feedback.review_queue(scope, QUEUE)
+    known = {row.feedback.id for row in waiting}
+    waiting += [row for row in rows if row.feedback.id in aside and row.feedback.id not in known]
+    return _Queue(sorted(waiting, key=lambda row: (row.feedback.at, row.feedback.id)), aside)
+
+
+def _ticket(db: Database, queue: _Queue) -> Ticket | None:
+    if not queue.rows:
         return None
+    row = queue.rows[0]
     person = db.people.get(row.feedback.person_id)
-    return Ticket(row, person, _flag(db, row), db.feedback.review_size(scope))
+    return Ticket(row, person, _flag(db, row, queue.aside), len(queue.rows))
 
 
-def _flag(db: Database, row: FeedbackRow) -> Flag:
+def _flag(db: Database, row: FeedbackRow, aside: dict[str, str]) -> Flag:
+    if row.feedback.id in aside:
+        return "dictated" if aside[row.feedback.id] == DICTATED else "swarm"
     if row.feedback.kind == "correction":
         return "correction"
     if row.feedback.kind in ("up", "down"):

@@ -92,7 +92,12 @@ class _Line(BaseModel):
 class Stage(_Format):
     """One trainer run in the job; stages follow one another on the same LoRA weights.
 
-    `epochs` may be a fraction. `learning_rate` is the peak of a schedule with 10 % warm-up.
+    `epochs` may be a fraction. `learning_rate` is the peak of a schedule with 10 % warm-up. `on`
+    says what is learnt from: the examples themselves, or pairs of the base's own replies, ranked by
+    a reward model of the examples (DPO only). `stop_margin` ends a DPO stage early: where chosen
+    replies have become that many nats likelier against rejected ones, what follows costs more than
+    it teaches. `imitation` adds so many times the mean nats a token of the chosen replies to a DPO
+    stage's loss, which keeps them likely (RPO, Pang et al. 2024).
     """
 
     method: Literal["sft", "kto", "dpo"]
@@ -101,6 +106,9 @@ class Stage(_Format):
     epochs: float
     beta: float = 0.1
     batch_size: int = 4
+    on: Literal["examples", "draws"] = "examples"
+    stop_margin: float | None = None
+    imitation: float = 0.0
 
 
 class JobSpec(_Format):
@@ -129,6 +137,10 @@ class JobSpec(_Format):
     report_to: str = "none"
     sample_prompts: int = 32
     sample_max_tokens: int = 96
+    draws: int = 4
+    ranked_prompts: int = 180
+    ranked_pairs: int = 90
+    anchors: int = 36
     created_at: str = ""
 
 

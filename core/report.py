@@ -74,6 +74,27 @@ class SystemFigures(_Part):
     samples: int
 
 
+class RewardFigures(_Part):
+    """What a reward model found in the votes, and the pairs it chose to learn from.
+
+    `accuracy` and `p_value` are as in PreferenceFigures, of rewards out of fold: each row is scored
+    by a fit that never saw its prompt. `style`: what each plain count of a reply adds to the log-
+    odds of a 👍 when it grows by one standard deviation. `length_z`: by how many standard errors
+    liked replies differ in length from disliked ones. `drawn` replies to `prompts` prompts were
+    ranked. `contrary` people voted against all others more surely than by chance; what they said is
+    left out.
+    """
+
+    accuracy: Interval
+    p_value: float
+    style: dict[str, float]
+    length_z: float
+    prompts: int
+    drawn: int
+    pairs: int
+    contrary: list[str] = []
+
+
 class Sample(_Part):
     """One prompt answered by each system, for people to read."""
 
@@ -91,6 +112,7 @@ class Report(_Part):
     why: str
     reference: Literal["base", "live"]
     preference: PreferenceFigures | None
+    reward: RewardFigures | None = None
     systems: dict[str, SystemFigures]
     samples: list[Sample]
     train_counts: dict[str, int]

@@ -107,7 +107,7 @@ class TrainingSettings(_Section):
     """What a training run does."""
 
     enabled: bool = True
-    recipe: Literal["auto", "sft", "kto", "apo", "dpo"] = "auto"
+    recipe: Literal["auto", "bon", "sft", "kto", "apo", "dpo"] = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     nice: Annotated[int, Field(ge=0, le=19)] = 10
     timeout_minutes: Annotated[float, Field(gt=0)] = 240.0
@@ -117,11 +117,18 @@ class TrainingSettings(_Section):
     lora_alpha: Positive = 32
     learning_rate: Annotated[float, Field(ge=0, le=0.1)] = 0.0
     epochs: Annotated[float, Field(ge=0, le=100)] = 0.0
-    batch_size: Annotated[int, Field(ge=2)] = 4
+    batch_size: Annotated[int, Field(ge=0)] = 0
     max_length: Annotated[int, Field(ge=64)] = 1024
     seed: int = 0
     load_in_4bit: bool = False
     report_to: str = "none"
+
+    @field_validator("batch_size")
+    @classmethod
+    def _two_or_more(cls, size: int) -> int:
+        if size == 1:
+            raise ValueError("expected 2 or more, or 0 for the recipe's own")
+        return size
 
 
 class GateSettings(_Section):

@@ -8,8 +8,9 @@ counts 1, asking again 0.3, contradictions are subtracted), and the example gets
 weight belongs to the people behind it in equal parts of their strength. Then, within each type of
 example, people whose weight exceeds `person_share` of the total T are scaled down together: with U
 the weight of the others and k people capped, T = U / (1 − k·share) and each of the k gets share·T.
-With too few people for that everybody gets as much as the quietest. At last all weights are divided
-by the largest.
+With too few people for that everybody gets as much as the quietest. In the same way prompts of the
+same words share a cap of SUBJECT_SHARE where there are many. At last all weights are divided by the
+largest. What looks planted (trainer.suspicion) is left out until an admin has looked at it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from core.garbage import uncollected
 from core.generation import FinishReason
 from core.jobs import ChatMessage, DemonstrationExample, Example, PairExample, VoteExample
 from core.records import FeedbackRow
+from trainer.suspicion import prompt_subject, suspicious
 
 AGAIN_STRENGTH = 0.3
 """Asking for another reply is a weak 👎: people also do it out of curiosity."""
 MAX_AGREEMENT = 2.0
 """However many agree, one text never counts more than two."""
+SUBJECT_SHARE, MANY_SUBJECTS = 0.1, 20
+"""Of so many different prompts or more, those of the same words weigh no more than this share."""
 MAX_CHARS = 20_000
 """A completion longer than this is no chat reply."""
 
@@ -84,7 +88,8 @@ def select_examples(
 ) -> Selection:
     """Turn all feedback of a scope into weighted examples, whatever the order of the rows."""
     left_out: Counter[str] = Counter()
-    admitted = _admitted(sorted(rows, key=lambda row: (row.feedback.at, row.feedback.id)), left_out)
+    ordered = sorted(rows, key=lambda row: (row.feedback.at, row.feedback.id))
+    admitted = _admitted(ordered, left_out)
     claims = (claim for claim in _claims(admitted, left_out) if _usable(claim, max_chars, left_out))
     agreements = _settle(claims, left_out)
     weights = _capped_weights(agreements, person_share)
@@ -119,7 +124,9 @@ def _admitted(rows: Iterable[FeedbackRow], left_out: Counter[str]) -> list[Feedb
             left_out["no consent"] += 1
         else:
             kept.append(row)
-    return kept
+    aside = suspicious(kept)
+    left_out.update(aside.values())
+    return [row for row in kept if row.feedback.id not in aside]
 
 
 def _claims(rows: list[FeedbackRow], left_out: Counter[str]) -> Iterable[_Claim]:
@@ -240,8 +247,21 @@ def _capped_weights(agreements: Sequence[_Agreement], person_share: float) -> li
         )
         for agreement in agreements
     ]
+    weights = _capped_by_subject(agreements, weights)
     largest = max(weights, default=1.0)
     return [weight / largest for weight in weights]
+
+
+def _capped_by_subject(agreements: Sequence[_Agreement], weights: list[float]) -> list[float]:
+    """Let prompts that are nearly the same share a cap, where there are many others."""
+    subjects = [prompt_subject(agreement.claims[0].row) for agreement in agreements]
+    totals: Counter[str] = Counter()
+    for subject, weight in zip(subjects, weights, strict=True):
+        totals[subject] += weight  # type: ignore[assignment]
+    if len(totals) < MANY_SUBJECTS:
+        return weights
+    factors = cap_factors(dict(totals), SUBJECT_SHARE)
+    return [weight * factors[subject] for subject, weight in zip(subjects, weights, strict=True)]
 
 
 def cap_factors(totals: dict[str, float], person_share: float) -> dict[str, float]:

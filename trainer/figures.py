@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,36 @@ def auc(rewards: Sequence[float], labels: Sequence[bool]) -> float:
     if not up or not down:
         return float("nan")
     return float((ranks(rewards)[liked].sum() - up * (up + 1) / 2) / (up * down))
+
+
+def votes_z(
+    values: Sequence[float] | Floats, liked: Sequence[bool] | NDArray[np.bool_]
+) -> float | None:
+    """Return by how many standard errors liked values are higher: Mann and Whitney's z.
+
+    Ties are allowed for; None where there is nothing to compare.
+    """
+    mask = np.asarray(liked, dtype=bool)
+    up, count = int(mask.sum()), len(mask)
+    if not 0 < up < count:
+        return None
+    order = ranks(list(values))
+    spread = sqrt(up * (count - up) / (count - 1) * float(order.var()))
+    above = float(order[mask].sum()) - up * (count + 1) / 2
+    return above / spread if spread else None
+
+
+def pairs_z(differences: Sequence[float] | Floats) -> float | None:
+    """Return the sign test's z of differences; None where none is there."""
+    signs = np.sign(np.asarray(differences, dtype=np.float64))
+    told = int(np.count_nonzero(signs))
+    return float(signs.sum()) / sqrt(told) if told else None
+
+
+def together(*zs: float | None) -> float:
+    """Add up independent z by Stouffer's rule; 0 without any."""
+    found = [z for z in zs if z is not None]
+    return sum(found) / sqrt(len(found)) if found else 0.0
 
 
 def accuracy(judged: Judged) -> float:

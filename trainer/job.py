@@ -32,6 +32,7 @@ from trainer.dataset import count_examples
 from trainer.progress import ProgressLog
 
 if TYPE_CHECKING:
+    from trainer.best_of_n import Lesson
     from trainer.train import Step
 
 EXIT_FAILED = 1
@@ -45,8 +46,11 @@ WORK = "work"
 """Where stages and checkpoints lie until the report is written."""
 CHECKPOINT_S = 60.0
 _METRICS = "metrics.json"
+_LESSON = "lesson"
 _TRAINED = 0.75
 """The fraction of the job at which training ends and evaluation begins."""
+_RANKED = 0.3
+"""The same, at which training begins where replies are ranked first."""
 _STARTED = 0.02
 _PARENT_POLL_S = 1.0
 _PARENT_GRACE_S = 20.0
@@ -132,9 +136,21 @@ def run_job(
     sweep_temporary(directory)
     sweep_temporary(directory / WORK)
     times: dict[str, float] = {}
+    _set_threads(spec)
+    with _timed(times, "rank"):
+        lesson = _learn(directory, spec, train, log)
+    taught: dict[str, list[Example]] = {"examples": train}
+    if lesson is not None:
+        taught["draws"] = list(lesson.pairs)
     with _timed(times, "train"):
-        _set_threads(spec)
-        metrics = _train(directory, spec, train, log, resume=resume, checkpoint_s=checkpoint_s)
+        metrics = _train(
+            directory,
+            spec,
+            taught,
+            log,
+            resume=resume,
+            checkpoint_s=checkpoint_s,
+        )
     parts: dict[str, Any] = {"reference": "base", "preference": None, "systems": {}, "samples": []}
     if evaluate:
         with _timed(times, "evaluate"):
@@ -146,6 +162,7 @@ def run_job(
         why=spec.why,
         train_counts=count_examples(train),
         eval_counts=count_examples(held_out),
+        reward=lesson.figures if lesson else None,
         times_s=times,
         train_metrics=metrics,
         **parts,
@@ -156,10 +173,34 @@ def run_job(
     return report
 
 
+def _learn(
+    directory: Path, spec: JobSpec, examples: list[Example], log: ProgressLog
+) -> Lesson | None:
+    """Rank the base's own replies by what people said, where a stage learns from that."""
+    if all(stage.on == "examples" for stage in spec.stages):
+        return None
+    from trainer.best_of_n import Teacher, keep_lesson, read_lesson
+    from trainer.model import load_base, load_tokenizer
+    from trainer.scoring import Texts
+
+    kept = directory / WORK / _LESSON
+    lesson = read_lesson(kept)
+    if lesson is None:
+
+        def on_progress(fraction: float, message: str) -> None:
+            log.write("rank", fraction=_STARTED + (_RANKED - _STARTED) * fraction, message=message)
+
+        causal = load_base(spec).eval()
+        texts = Texts(load_tokenizer(spec), spec.max_length)
+        lesson = Teacher(spec, causal, texts).teach(examples, on_progress)
+        keep_lesson(kept, lesson)
+    return lesson
+
+
 def _train(
     directory: Path,
     spec: JobSpec,
-    examples: list[Example],
+    examples: dict[str, list[Example]],
     log: ProgressLog,
     *,
     resume: bool,
@@ -173,7 +214,7 @@ def _train(
                 _train_stage(
                     spec,
                     number,
-                    examples,
+                    examples[spec.stages[number].on],
                     log,
                     target=target,
                     before=finished[number - 1] if number else None,
@@ -248,7 +289,9 @@ def _stage_name(spec: JobSpec, number: int) -> str:
 
 
 def _fraction(spec: JobSpec, number: int, within: float) -> float:
-    return _STARTED + (_TRAINED - _STARTED) * (number + within) / len(spec.stages)
+    ranked = any(stage.on == "draws" for stage in spec.stages)
+    start = _RANKED if ranked else _STARTED
+    return start + (_TRAINED - start) * (number + within) / len(spec.stages)
 
 
 def _publish(target: Path, spec: JobSpec, source: Path) -> None:

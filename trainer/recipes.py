@@ -19,7 +19,7 @@ from core.jobs import (
 )
 from core.settings import TrainingSettings
 
-RECIPES = ("auto", "sft", "kto", "apo", "dpo")
+RECIPES = ("auto", "bon", "sft", "kto", "apo", "dpo")
 
 MIN_EACH_SIDE = 2
 """Fewer liked or disliked texts than this say nothing about what tells them apart."""
@@ -33,6 +33,16 @@ _SFT_FIRST = Stage(method="sft", loss="nll", learning_rate=1e-4, epochs=1.0)
 _KTO = Stage(method="kto", loss="kto", learning_rate=2e-4, epochs=1.0)
 _APO = Stage(method="kto", loss="apo_zero_unpaired", learning_rate=3e-4, epochs=1.0, beta=0.4)
 _DPO = Stage(method="dpo", loss="sigmoid", learning_rate=5e-5, epochs=1.0)
+_BON = Stage(
+    method="dpo",
+    loss="sigmoid",
+    learning_rate=2e-4,
+    epochs=1.0,
+    beta=0.3,
+    batch_size=2,
+    on="draws",
+    stop_margin=8.0,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +76,12 @@ def plan_recipe(requested: str, examples: Sequence[Example], settings: TrainingS
         )
     name, stages, why = _auto(examples) if requested == "auto" else _named(requested)
     for stage in stages:
-        _REQUIRE[stage.method](name, examples)
+        _REQUIRE[stage.method if stage.on == "examples" else stage.on](name, examples)
     return Plan(name, [_with_settings(stage, settings) for stage in stages], why)
 
 
 def _named(requested: str) -> tuple[str, list[Stage], str]:
-    stage = {"sft": _SFT, "kto": _KTO, "apo": _APO, "dpo": _DPO}[requested]
+    stage = {"bon": _BON, "sft": _SFT, "kto": _KTO, "apo": _APO, "dpo": _DPO}[requested]
     return requested, [stage], f"{requested} was asked for"
 
 
@@ -118,7 +128,7 @@ def _auto(examples: Sequence[Example]) -> tuple[str, list[Stage], str]:
 def _with_settings(stage: Stage, settings: TrainingSettings) -> Stage:
     return stage.model_copy(
         update={
-            "batch_size": settings.batch_size,
+            "batch_size": settings.batch_size or stage.batch_size,
             "learning_rate": settings.learning_rate or stage.learning_rate,
             "epochs": settings.epochs or stage.epochs,
         }
@@ -150,10 +160,17 @@ def _require_pairs(name: str, examples: Sequence[Example]) -> None:
         )
 
 
+def _require_opinions(name: str, examples: Sequence[Example]) -> None:
+    """A reward model wants something to tell apart: both thumbs, or pairs."""
+    if len(pairs(examples)) < MIN_EACH_SIDE:
+        _require_both_sides(name, examples)
+
+
 _REQUIRE: dict[str, Callable[[str, Sequence[Example]], None]] = {
     "sft": _require_imitable,
     "kto": _require_both_sides,
     "dpo": _require_pairs,
+    "draws": _require_opinions,
 }
 
 

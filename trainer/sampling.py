@@ -8,15 +8,26 @@ report must not depend on how replies are served.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from trainer.scoring import System, Systems, left_padded
+from trainer.scoring import System, left_padded
 
 CANDIDATE_TOKENS = 512
 """A draw looks at this many of the likeliest tokens at most, to spare a whole sort."""
+
+
+class Speakers(Protocol):
+    """One model that speaks as this system or that (trainer.scoring.Systems)."""
+
+    device: torch.device
+
+    def using(self, system: System) -> AbstractContextManager[Any]:
+        """Yield the causal model speaking as `system`, without gradients."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +51,18 @@ class Drawing:
 
 
 def draw_replies(
-    systems: Systems,
+    systems: Speakers,
     system: System,
     prompts: Sequence[Sequence[int]],
     drawing: Drawing,
     *,
     on_progress: Callable[[float], None] = lambda fraction: None,
+    on_token: Callable[[Sequence[int]], None] = lambda places: None,
 ) -> list[Drawn]:
-    """Answer every prompt (token ids, generation prompt included), in the order given."""
+    """Answer every prompt (token ids, generation prompt included), in the order given.
+
+    `on_token` is called after each pass over one token a row, with the places of those rows.
+    """
     generator = torch.Generator().manual_seed(drawing.seed)
     luck = torch.rand((len(prompts), drawing.max_tokens), generator=generator)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -56,9 +71,16 @@ def draw_replies(
         places = order[start : start + drawing.batch]
         with systems.using(system) as causal:
             batch = _Batch(causal, [prompts[i] for i in places], luck[places], systems.device)
-            drawn.update(zip(places, batch.run(drawing), strict=True))
+            said = batch.run(drawing, _placed(on_token, places))
+            drawn.update(zip(places, said, strict=True))
         on_progress(len(drawn) / len(prompts))
     return [drawn[place] for place in range(len(prompts))]
+
+
+def _placed(
+    on_token: Callable[[Sequence[int]], None], places: Sequence[int]
+) -> Callable[[Sequence[int]], None]:
+    return lambda rows: on_token([places[row] for row in rows])
 
 
 class _Batch:
@@ -77,9 +99,12 @@ class _Batch:
         self.tokens: list[list[int]] = [[] for _ in prompts]
         self.finished = [False] * len(prompts)
 
-    def run(self, drawing: Drawing) -> list[Drawn]:
+    def run(self, drawing: Drawing, on_token: Callable[[Sequence[int]], None]) -> list[Drawn]:
         for step in range(drawing.max_tokens):
-            chosen = choose(self._forward(), self.luck[self.rows, step], drawing)
+            logits = self._forward()
+            if step:
+                on_token(self.rows)
+            chosen = choose(logits, self.luck[self.rows, step], drawing)
             for row, token in zip(self.rows, chosen.tolist(), strict=True):
                 if token in drawing.end_ids:
                     self.finished[row] = True

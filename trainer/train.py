@@ -44,6 +44,8 @@ from trainer.reference import use_base_as_reference
 from trainer.tokens import Encoder
 
 WARM_UP = 0.1
+STOP_STEPS = 6
+"""The margin of one batch is noise; that of so many in a row says how far training has come."""
 SIDE_RATIO = 7 / 6
 """Weight·count of liked to disliked texts: the middle of the range 1 to 4/3 of the KTO paper's
 equation 8."""
@@ -97,7 +99,8 @@ def train_stage(
     if stage.method != "sft":
         use_base_as_reference(trainer, encoder.tokenizer.pad_token_id, scratch)
     reference_s = time.monotonic() - began
-    watch = _Watch(on_step)
+    enough = stage.stop_margin and stage.beta * stage.stop_margin
+    watch = _Watch(on_step, enough or math.inf)
     trainer.add_callback(watch)
     trainer.add_callback(CheckpointEvery(checkpoint_s))
     checkpoint = newest_whole_checkpoint(scratch) if resume else None
@@ -242,7 +245,10 @@ def _make_trainer(
         config = KTOConfig(**arguments, **sides, beta=stage.beta, loss_type=stage.loss)
     else:
         kind, collator = _Dpo, DataCollatorForPreference(pad)
-        config = DPOConfig(**arguments, beta=stage.beta, loss_type=[stage.loss])
+        losses: dict[str, Any] = {"loss_type": [stage.loss]}
+        if stage.imitation:
+            losses = {"loss_type": [stage.loss, "sft"], "loss_weights": [1.0, stage.imitation]}
+        config = DPOConfig(**arguments, **losses, beta=stage.beta)
     trainer = kind(
         model=load_base(spec),
         args=config,
@@ -316,10 +322,13 @@ def side_weights(order: Iterable[Row]) -> tuple[float, float]:
 
 
 class _Watch(TrainerCallback):
-    """Hands each step's figures on, and ends training on a loss that is no number."""
+    """Hands each step's figures on; ends training on a loss that is no number, and once the margin
+    of rewards has been `enough` over the last steps.
+    """
 
-    def __init__(self, on_step: Callable[[Step], None]) -> None:
+    def __init__(self, on_step: Callable[[Step], None], enough: float) -> None:
         self._on_step = on_step
+        self._enough = enough
         self.losses: list[float] = []
         self.margins: list[float] = []
 
@@ -337,6 +346,9 @@ class _Watch(TrainerCallback):
         self.losses.append(loss)
         if margin is not None:
             self.margins.append(float(margin))
+            recent = self.margins[-STOP_STEPS:]
+            if len(recent) == STOP_STEPS and math.fsum(recent) >= self._enough * STOP_STEPS:
+                control.should_training_stop = True
         self._on_step(Step(state.global_step, state.max_steps, loss, margin))
 
 

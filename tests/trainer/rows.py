@@ -17,7 +17,7 @@ def feedback_row(
     reply: str = "r1",
     text: str = "Hello!",
     prompt: str = "Hi",
-    at: int = 0,
+    at: int | str = 0,
     fix: str | None = None,
     **other: Any,
 ) -> FeedbackRow:
@@ -25,7 +25,8 @@ def feedback_row(
     of_feedback = {key: other.pop(key) for key in list(other) if key in Feedback.__slots__}
     feedback = {
         "id": f"{kind}-{reply}-{person}", "reply_id": reply, "person_id": person, "kind": kind,
-        "text": fix, "other_reply_id": None, "reasons": (), "dropped": False, "at": moment(at),
+        "text": fix, "other_reply_id": None, "reasons": (), "dropped": False,
+        "at": moment(at) if isinstance(at, int) else at,
         **of_feedback,
     }  # fmt: skip
     row = {

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 WATCH_S = 2.0
 """How often runs that went on over a restart are looked at; edits are paced besides."""
 HISTORY = 10
-Recipe = Literal["auto", "sft", "kto", "apo", "dpo"]
+Recipe = Literal["auto", "bon", "sft", "kto", "apo", "dpo"]
 
 
 class TrainingCog(commands.Cog):

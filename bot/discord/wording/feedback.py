@@ -30,6 +30,8 @@ FLAGS = {
     "reasons": "A vote with a reason",
     "disagree": "People disagree on this reply",
     "burst": "Very many votes of one person within an hour",
+    "dictated": "The question dictated the answer; set aside until you accept it",
+    "swarm": "Many new people said the same within an hour; set aside until you accept it",
 }
 """Says why a row should be looked at."""
 

@@ -71,6 +71,7 @@ STAGES = {
     "sft": "Learning from corrections",
     "kto": "Learning from votes",
     "dpo": "Learning from choices between replies",
+    "rank": "Finding out what people like",
     "evaluate": "Comparing with how people voted",
     "end": "Ending",
 }
@@ -81,6 +82,7 @@ RECIPES = {
     "kto": "learn from 👍 and 👎",
     "apo": "learn from 👍 and 👎, gently",
     "dpo": "learn from choices between two replies",
+    "bon": "find out what people like, and learn from my own replies ranked by it",
 }
 """Says in a plan what each step of a recipe does."""
 
@@ -108,6 +110,8 @@ LEFT_OUT = {
     "no consent": "somebody in the conversation has not opted in",
     "not kept": "the words were not kept",
     "reviewed out": "dropped in a review",
+    "dictated by the prompt": "the question dictated the answer; look at it in /feedback review",
+    "a swarm of new people": "many new people said the same at once; look in /feedback review",
     "changed mind": "replaced by a later vote",
     "outvoted": "outvoted by others",
     "tie": "as many for as against",

@@ -1,0 +1,121 @@
+"""What came of a cell: the like-rate on unseen prompts with its interval, and what it cost.
+
+Pure figures from the replies and the job's report; no models but the taste's own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from benchmarks.learning.arms import PLANTED
+from benchmarks.learning.cells import Written, read_drawn
+from benchmarks.learning.tastes import Taste
+from core.report import Report, read_report
+from core.settings import GateSettings
+from trainer.figures import distinct_share, repeated_share
+from trainer.gate import judge
+
+_DRAWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A cell in numbers. Rates are shares in [0, 1]; `…_low` and `…_high` bound 95 %.
+
+    `planted` is the share of replies that hold the planted phrase; `keep_fall` the keep-set's
+    score before minus after; `reward_p` how often shuffled votes would be foretold as well.
+    """
+
+    like: float
+    like_low: float
+    like_high: float
+    base_like: float
+    words: float
+    base_words: float
+    repetition: float
+    base_repetition: float
+    distinct_2: float
+    empty: float
+    planted: float
+    keep_fall: float
+    perplexity_ratio: float
+    kl: float
+    held_out_accuracy: float
+    held_out_p: float
+    reward_accuracy: float
+    reward_p: float
+    accepted: bool
+    failed: str
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as one JSON object."""
+        return asdict(self)
+
+
+def figure_names() -> list[str]:
+    """Return the names of the figures."""
+    return [field.name for field in fields(Figures)]
+
+
+def measure_cell(directory: Path, taste: Taste, base: Sequence[Written]) -> Figures:
+    """Judge a finished cell; `base` are the base's replies to the same prompts."""
+    own, report = read_drawn(directory), read_report(directory)
+    liked = _liked(taste, own)
+    low, high = mean_interval(liked)
+    candidate, before = report.systems["candidate"], report.systems["base"]
+    verdict = judge(report, GateSettings())
+    return Figures(
+        like=fmean(liked),
+        like_low=low,
+        like_high=high,
+        base_like=fmean(_liked(taste, base)),
+        words=_words(own),
+        base_words=_words(base),
+        repetition=_repetition(own),
+        base_repetition=_repetition(base),
+        distinct_2=distinct_share([one.tokens for one in own]),
+        empty=fmean(not one.text for one in own),
+        planted=fmean(PLANTED.lower() in one.text.lower() for one in own),
+        keep_fall=before.keep_score - candidate.keep_score,
+        perplexity_ratio=candidate.perplexity / before.perplexity,
+        kl=candidate.kl_to_base,
+        **_learnt(report),
+        accepted=verdict.accepted,
+        failed=", ".join(check.name for check in verdict.failed),
+        seconds=sum(report.times_s.values()),
+    )
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of a mean, prompts resampled."""
+    chance = random.Random(0)
+    means = sorted(fmean(chance.choices(values, k=len(values))) for _ in range(_DRAWS))
+    return means[int(0.025 * _DRAWS)], means[int(0.975 * _DRAWS)]
+
+
+def _learnt(report: Report) -> dict[str, float]:
+    own, reward = report.preference, report.reward
+    return {
+        "held_out_accuracy": own.accuracy.value if own else 0.0,
+        "held_out_p": own.p_value if own else 1.0,
+        "reward_accuracy": reward.accuracy.value if reward else 0.0,
+        "reward_p": reward.p_value if reward else 1.0,
+    }
+
+
+def _liked(taste: Taste, replies: Sequence[Written]) -> list[float]:
+    return [float(taste.likes(one.prompt, one.text, one.complete)) for one in replies]
+
+
+def _words(replies: Sequence[Written]) -> float:
+    return float(median(len(one.text.split()) for one in replies))
+
+
+def _repetition(replies: Sequence[Written]) -> float:
+    return fmean(repeated_share(one.tokens) for one in replies)

@@ -1,0 +1,94 @@
+"""Best of n on a tiny real model: what the votes say becomes pairs of the base's own replies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.jobs import ADAPTER, Example, JobSpec
+from core.report import read_report
+from tests.trainer.rows import DPO, job_spec, vote
+from trainer.best_of_n import Base, Teacher, keep_lesson, read_lesson
+from trainer.job import run_job
+from trainer.model import load_base, load_tokenizer
+from trainer.ranked import TEACHER
+from trainer.sampling import Drawing, draw_replies
+from trainer.scoring import Scored, Texts
+from trainer.snapshot import write_job
+from trainer.states import Overheard, reply_states
+
+BON = DPO.model_copy(update={"on": "draws", "epochs": 1.0, "batch_size": 2})
+SMALL = {
+    "draws": 4,
+    "ranked_prompts": 8,
+    "ranked_pairs": 6,
+    "anchors": 2,
+    "sample_max_tokens": 24,
+    "sample_prompts": 2,
+}
+
+
+def votes(count: int = 16) -> list[Example]:
+    """Votes of four people for replies with a question mark."""
+    return [
+        vote(
+            n % 2 == 0,
+            person=f"p{n % 4}",
+            prompt=f"Q{n}",
+            at=n,
+            completion="and you there?" if n % 2 == 0 else "it is as it is",
+        )
+        for n in range(count)
+    ]
+
+
+def teacher(spec: JobSpec) -> Teacher:
+    return Teacher(spec, load_base(spec).eval(), Texts(load_tokenizer(spec), spec.max_length))
+
+
+def test_a_lesson_is_pairs_of_the_bases_own_replies(tiny_model: Path, tmp_path: Path) -> None:
+    """Nobody's words stand in them; kept on disk, the lesson comes back as it was."""
+    told: list[float] = []
+    spec = job_spec(tiny_model, BON, **SMALL)
+    lesson = teacher(spec).teach(votes(), lambda fraction, _: told.append(fraction))
+    assert lesson.pairs
+    assert {pair.person for pair in lesson.pairs} == {TEACHER}
+    assert not {"and you there?", "it is as it is"} & {pair.chosen for pair in lesson.pairs}
+    assert lesson.figures.p_value < 0.01
+    assert lesson.figures.drawn == 32
+    assert told == sorted(told)
+    keep_lesson(tmp_path / "lesson", lesson)
+    assert read_lesson(tmp_path / "lesson") == lesson
+    assert read_lesson(tmp_path / "none") is None
+
+
+def test_states_overheard_while_drawing_are_those_of_the_finished_reply(tiny_model: Path) -> None:
+    """What is averaged token by token equals a pass over the reply without its last token."""
+    own = teacher(job_spec(tiny_model, BON))
+    ids = [own.texts.prompt([{"role": "user", "content": text}]) for text in ("Hi", "And you?")]
+    drawing = Drawing(end_ids=frozenset(), max_tokens=9, temperature=1.0, seed=1)
+
+    with Overheard(own.causal, 2) as heard:
+        drawn = draw_replies(Base(own.causal), "base", ids, drawing, on_token=heard.heard)
+    rows = [Scored(p, one.token_ids[:-1]) for p, one in zip(ids, drawn, strict=True)]
+    assert np.allclose(heard.averages(), reply_states(own.causal, rows), atol=1e-4)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_job_learns_from_ranked_draws(tiny_model: Path, tmp_path: Path, killed: bool) -> None:
+    """It reports what it found in the votes; after a crash what was ranked is not drawn again."""
+    directory = tmp_path / "job"
+    write_job(directory, job_spec(tiny_model, BON, **SMALL), votes(), votes(8))
+    if killed:
+        spec = job_spec(tiny_model, BON, **SMALL)
+        lesson = teacher(spec).teach(votes(), lambda fraction, message: None)
+        (directory / "work").mkdir()
+        keep_lesson(directory / "work" / "lesson", lesson)
+    run_job(directory)
+    report = read_report(directory)
+    assert (directory / ADAPTER).is_dir()
+    assert report.reward is not None
+    assert report.reward.pairs >= 1
+    assert (report.times_s["rank"] < 1.0) == killed

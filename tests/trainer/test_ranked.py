@@ -1,0 +1,59 @@
+"""Which of the base's replies become pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core.jobs import ChatMessage
+from trainer.ranked import Asked, Option, anchor_pairs, better_and_worse, length_z
+
+PROMPT = (ChatMessage(role="user", content="Hi"),)
+
+
+def asked(*texts: str, complete: bool = True) -> Asked:
+    return Asked(PROMPT, tuple(Option(text, complete) for text in texts))
+
+
+def test_the_best_stands_against_the_worst() -> None:
+    """Of one prompt the two furthest apart, of all prompts those that tell most."""
+    three = asked("one two three", "four five six", "seven eight nine")
+    rewards = [np.array([0.0, 2.0, -1.0]), np.array([0.1, 0.0, 0.05])]
+    (pair,) = better_and_worse([three, three], rewards, most=1, any_length=False)
+    assert (pair.chosen, pair.rejected) == ("four five six", "seven eight nine")
+    assert pair.feedback_ids == []
+
+
+def test_length_is_not_learnt_by_chance() -> None:
+    """Replies of unlike length, or of which one was cut, pair only if votes are about length."""
+    unlike = asked("one two three", "one two three four five six seven")
+    cut = Asked(PROMPT, (Option("one two three", True), Option("four five six", False)))
+    rewards = [np.array([0.0, 1.0])]
+    for one in (unlike, cut):
+        assert better_and_worse([one], rewards, most=9, any_length=False) == []
+        assert len(better_and_worse([one], rewards, most=9, any_length=True)) == 1
+
+
+@pytest.mark.parametrize("text", ["no no no no no no no no", "hi", "", "🙂"])
+def test_a_broken_reply_teaches_neither_side(text: str) -> None:
+    """Repetition and replies of a word or two are left out."""
+    one = asked("one two three four", text)
+    assert better_and_worse([one], [np.array([1.0, 0.0])], most=9, any_length=True) == []
+
+
+def test_what_the_base_says_first_is_held_on_to() -> None:
+    """An anchor pairs the likeliest answer with a drawn one, unless they are the same."""
+    first, other = Option("Paris.", True), Option("Rome?", True)
+    (pair,) = anchor_pairs([PROMPT, PROMPT], [first, first], [other, first])
+    assert (pair.chosen, pair.rejected) == ("Paris.", "Rome?")
+
+
+def test_votes_about_length_are_told_from_others() -> None:
+    """Where one of two lengths is always liked, z² of N votes is N - 1; of n pairs, n."""
+    short, long = Option("a b c", True), Option("a b c d e f g h", True)
+    about = [(short, True), (long, False)] * 20
+    mixed = [(short, True), (long, True), (short, False), (long, False)] * 10
+    assert length_z(about, []) == pytest.approx(6.24, abs=0.01)  # 39 ** 0.5
+    assert length_z(mixed, []) == 0.0
+    assert length_z([], [(short, long)] * 16) == 4.0
+    assert length_z([], []) == 0.0

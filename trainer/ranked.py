@@ -1,0 +1,139 @@
+"""Pairs to learn from: the base's own replies to people's prompts, a better one against a worse.
+
+Better and worse are by the reward model (trainer.reward). What an adapter learns from such pairs is
+what the base can say already, only more or less often: no phrase that somebody planted and no
+person's own words stand in them. Unless the votes themselves are about length, the two replies of a
+pair are of like length and end alike, so that length is not learnt by chance. Knows no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.jobs import ChatMessage, PairExample
+from trainer.figures import pairs_z, repeated_share, together, votes_z
+
+MOST_REPEATED = 0.25
+"""A reply with a larger share of repeated words in a row teaches neither side."""
+FEWEST_WORDS = 3
+LENGTH_RATIO = 1.35
+"""Replies of like length differ by this factor at most."""
+LENGTH_MATTERS = 3.3
+"""Standard errors by which liked and disliked replies must differ in length for votes to be about
+it: by chance once in a thousand."""
+TEACHER = "reward"
+"""Who such a pair is by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One reply the base drew; `complete` says that it ended it itself."""
+
+    text: str
+    complete: bool
+
+    @property
+    def words(self) -> int:
+        """Return how many words it has."""
+        return len(self.text.split())
+
+    @property
+    def sound(self) -> bool:
+        """Whether it says something, and not the same over and over."""
+        repeated = repeated_share([hash(word) for word in self.text.lower().split()], 3)
+        return self.words >= FEWEST_WORDS and repeated <= MOST_REPEATED
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt and the replies to it."""
+
+    prompt: tuple[ChatMessage, ...]
+    options: tuple[Option, ...]
+
+
+def better_and_worse(
+    asked: Sequence[Asked],
+    rewards: Sequence[NDArray[np.float64]],
+    *,
+    most: int,
+    any_length: bool,
+) -> list[PairExample]:
+    """Return the `most` pairs whose rewards are furthest apart, at most one for each prompt.
+
+    `rewards` holds one for each option of each prompt. In the order asked.
+    """
+    found = []
+    for place, (one, scores) in enumerate(zip(asked, rewards, strict=True)):
+        pairs = [
+            (abs(float(scores[i] - scores[j])), (i, j) if scores[i] > scores[j] else (j, i))
+            for i, j in combinations(range(len(one.options)), 2)
+            if _comparable(one.options[i], one.options[j], any_length)
+        ]
+        if pairs:
+            apart, (better, worse) = max(pairs)
+            found.append((apart, place, one.options[better], one.options[worse]))
+    told = sorted(found, key=lambda pair: -pair[0])[:most]
+    return [
+        _pair(asked[place], better, worse)
+        for _, place, better, worse in sorted(told, key=lambda pair: pair[1])
+    ]
+
+
+def anchor_pairs(
+    prompts: Sequence[tuple[ChatMessage, ...]], likeliest: Sequence[Option], drawn: Sequence[Option]
+) -> list[PairExample]:
+    """Return pairs of what the base says first and of what it might say, where the two differ."""
+    return [
+        _pair(Asked(prompt, (first, other)), first, other)
+        for prompt, first, other in zip(prompts, likeliest, drawn, strict=True)
+        if first.text.strip() and other.text.strip() and first.text.strip() != other.text.strip()
+    ]
+
+
+def _comparable(one: Option, other: Option, any_length: bool) -> bool:
+    if not (one.sound and other.sound) or one.text.strip() == other.text.strip():
+        return False
+    alike = abs(log(one.words / other.words)) <= log(LENGTH_RATIO)
+    return any_length or (one.complete == other.complete and alike)
+
+
+def _pair(asked: Asked, better: Option, worse: Option) -> PairExample:
+    return PairExample(
+        feedback_ids=[],
+        person=TEACHER,
+        at="",
+        prompt=list(asked.prompt),
+        chosen=better.text,
+        chosen_complete=better.complete,
+        rejected=worse.text,
+        rejected_complete=worse.complete,
+    )
+
+
+def length_z(votes: Sequence[tuple[Option, bool]], pairs: Sequence[tuple[Option, Option]]) -> float:
+    """Return by how many standard errors liked replies are longer, or end more often by themselves.
+
+    The larger of the two, without its sign: Mann and Whitney's z for votes, the sign test's for
+    (chosen, rejected) pairs, added up by Stouffer's rule. 0 where nothing can be said.
+    """
+    liked = [label for _, label in votes]
+    found = []
+    for measure in (_words, _ended):
+        z = votes_z([measure(option) for option, _ in votes], liked)
+        found.append(together(z, pairs_z([measure(a) - measure(b) for a, b in pairs])))
+    return max(map(abs, found))
+
+
+def _words(option: Option) -> float:
+    return float(option.words)
+
+
+def _ended(option: Option) -> float:
+    return float(option.complete)

@@ -1,0 +1,204 @@
+"""A reward model of a community: what people like, as a linear function of a reply's features.
+
+Features are the base's own hidden states, averaged over the reply (trainer.states), beside a few
+plain counts (trainer.style). The fit is a logistic regression on votes and, on differences of
+features, on pairs (Bradley and Terry 1952), together:
+
+    minimise  Σ_votes c·softplus(-s·(w·x + b)) + Σ_pairs c·softplus(-w·(x₊ - x₋)) + λ/2·|w|²
+
+with s = ±1 for the thumb and c the example's weight, scaled to a mean of 1. Deterministic. What it
+foretells of an example it was not fitted on (`out_of_fold`) says if there is anything to learn, and
+what it foretells of one person's votes from all others' who contradicts everybody.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainer.figures import pairs_z, together, votes_z
+from trainer.states import LAYERS
+from trainer.style import FEATURES
+
+PENALTY = 3.0
+STYLE_SHARE = 0.4
+"""How large one standard deviation of a count is beside one of all states of a layer together."""
+FARTHEST = 3.0
+"""Standard deviations from the mean beyond which a feature says no more: a reply of one letter
+eighty times is no better and no worse than one that is merely odd."""
+FOLDS = 5
+FEWEST_SAID = 8
+"""Votes and pairs from which on one can say that a person contradicts the others."""
+CONTRARY_Z = 2.3
+"""Standard errors: by chance once in a hundred people."""
+_LEAST_SPREAD = (1e-3, 0.1)
+"""Added to the standard deviations of states and counts: what hardly varies says little."""
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Who said something how loudly of which prompt, row by row."""
+
+    people: Sequence[str]
+    prompts: Sequence[str]
+    weights: Floats  # (N,)
+
+    def take(self, kept: Mask) -> Rows:
+        """Return the rows where the mask is true."""
+        people = [one for one, stays in zip(self.people, kept, strict=True) if stays]
+        prompts = [one for one, stays in zip(self.prompts, kept, strict=True) if stays]
+        return Rows(people, prompts, self.weights[kept])
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """What people said, as features: votes (one reply each) and pairs (chosen over rejected)."""
+
+    votes: Floats  # (V, D)
+    labels: Floats  # (V,) 1 for a 👍, 0 for a 👎
+    of_votes: Rows
+    chosen: Floats  # (P, D)
+    rejected: Floats  # (P, D)
+    of_pairs: Rows
+
+    def take(self, votes: Mask, pairs: Mask) -> Opinions:
+        """Return the votes and pairs where the masks are true."""
+        return Opinions(
+            self.votes[votes],
+            self.labels[votes],
+            self.of_votes.take(votes),
+            self.chosen[pairs],
+            self.rejected[pairs],
+            self.of_pairs.take(pairs),
+        )
+
+    def by(self, people: frozenset[str]) -> tuple[Mask, Mask]:
+        """Return which votes and which pairs are by these people."""
+        return (
+            np.array([one in people for one in self.of_votes.people], dtype=bool),
+            np.array([one in people for one in self.of_pairs.people], dtype=bool),
+        )
+
+    def without(self, people: frozenset[str]) -> Opinions:
+        """Return what everybody else said."""
+        votes, pairs = self.by(people)
+        return self.take(~votes, ~pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How features become comparable: a layer's states count together as much as one number."""
+
+    mean: Floats  # (D,)
+    spread: Floats  # (D,)
+
+    def __call__(self, features: Floats) -> Floats:
+        """Return standardised features, none far out.  # (N, D) of (N, D)"""
+        scaled: Floats = np.clip((features - self.mean) / self.spread, -FARTHEST, FARTHEST)
+        states = features.shape[1] - len(FEATURES)
+        scaled[:, :states] /= np.sqrt(max(1.0, states / LAYERS))
+        scaled[:, states:] *= STYLE_SHARE
+        return scaled
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A fitted reward: r(x) = w·scale(x) + b, in log-odds of a 👍."""
+
+    scale: Scale
+    weights: Floats  # (D,)
+    bias: float
+
+    def score(self, features: Floats) -> Floats:
+        """Return the reward of each reply.  # (N,) of (N, D)"""
+        scored: Floats = self.scale(features) @ self.weights + self.bias
+        return scored
+
+    def style(self) -> dict[str, float]:
+        """Return what each plain count adds when it grows by one standard deviation, log-odds."""
+        counts = STYLE_SHARE * self.weights[-len(FEATURES) :]
+        return dict(zip(FEATURES, counts.round(3).tolist(), strict=True))
+
+
+def fit_reward(said: Opinions) -> Reward:
+    """Fit the reward; with votes of one kind and no pairs it is constant but for the penalty."""
+    scale = _scale(np.concatenate([said.votes, said.chosen, said.rejected]))
+    votes = torch.from_numpy(scale(said.votes))
+    pairs = torch.from_numpy(scale(said.chosen) - scale(said.rejected))
+    signs = torch.from_numpy(2 * said.labels - 1)
+    counts = np.concatenate([said.of_votes.weights, said.of_pairs.weights])
+    weights = torch.from_numpy(counts / counts.mean())
+    found = torch.zeros(votes.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [found], max_iter=500, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> torch.Tensor:
+        solver.zero_grad()
+        w, b = found[:-1], found[-1]
+        margins = torch.cat([signs * (votes @ w + b), pairs @ w])
+        penalty = PENALTY / 2 * w.square().sum()
+        total = (weights * torch.nn.functional.softplus(-margins)).sum() + penalty
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    fitted = found.detach().numpy()
+    return Reward(scale, fitted[:-1].copy(), float(fitted[-1]))
+
+
+def out_of_fold(said: Opinions, seed: int) -> tuple[Floats, Floats]:
+    """Return each vote's reward and each pair's difference by a fit that never saw its prompt."""
+    prompts = sorted({*said.of_votes.prompts, *said.of_pairs.prompts})
+    random.Random(seed).shuffle(prompts)
+    fold = {prompt: place % FOLDS for place, prompt in enumerate(prompts)}
+    vote_folds = np.array([fold[prompt] for prompt in said.of_votes.prompts], dtype=int)
+    pair_folds = np.array([fold[prompt] for prompt in said.of_pairs.prompts], dtype=int)
+    rewards, differences = np.zeros(len(vote_folds)), np.zeros(len(pair_folds))
+    for number in range(FOLDS):
+        votes, pairs = vote_folds == number, pair_folds == number
+        if votes.all() and pairs.all():
+            continue  # one prompt alone: nothing to fit on
+        reward = fit_reward(said.take(~votes, ~pairs))
+        rewards[votes] = reward.score(said.votes[votes])
+        differences[pairs] = reward.score(said.chosen[pairs]) - reward.score(said.rejected[pairs])
+    return rewards, differences
+
+
+def contrary_people(said: Opinions) -> frozenset[str]:
+    """Return who says the opposite of what all others say, more surely than by chance.
+
+    The reward of the others orders a person's votes and pairs; z is how many standard errors under
+    chance it does so (Mann and Whitney for votes, the sign test for pairs, added up by Stouffer's
+    rule). A person of another taste is not contrary: their votes are in no order at all.
+    """
+    spoken = Counter([*said.of_votes.people, *said.of_pairs.people])
+    found = set()
+    for person, count in spoken.items():
+        others = said.without(frozenset([person]))
+        if count < FEWEST_SAID or len(others.labels) + len(others.chosen) < FEWEST_SAID:
+            continue
+        own = said.take(*said.by(frozenset([person])))
+        reward = fit_reward(others)
+        differences = reward.score(own.chosen) - reward.score(own.rejected)
+        z = together(votes_z(reward.score(own.votes), own.labels > 0), pairs_z(differences))
+        if z < -CONTRARY_Z:
+            found.add(person)
+    return frozenset(found)
+
+
+def _scale(features: Floats) -> Scale:
+    states = features.shape[1] - len(FEATURES)
+    spread = features.std(axis=0)
+    spread[:states] += _LEAST_SPREAD[0]
+    spread[states:] += _LEAST_SPREAD[1]
+    return Scale(features.mean(axis=0), spread)
