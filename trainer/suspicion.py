@@ -69,8 +69,9 @@ def _swarms(rows: Sequence[FeedbackRow]) -> Iterable[FeedbackRow]:
     said: defaultdict[tuple[str, str], list[tuple[datetime, FeedbackRow]]] = defaultdict(list)
     for row in rows:
         at = parse_time(row.feedback.at)
+        beginning = next(iter(since.values()), at)
         first = since.setdefault(row.feedback.person_id, at)
-        if at - first <= NEW_FOR and at - min(since.values()) > NEW_FOR:
+        if at - first <= NEW_FOR < at - beginning:
             said[prompt_subject(row), row.feedback.kind].append((at, row))
     for alike in said.values():
         for at, _ in alike:

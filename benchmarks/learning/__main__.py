@@ -16,6 +16,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,6 +30,7 @@ from benchmarks.learning.pool import load_pool
 from benchmarks.learning.prompts import TRAIN, UNSEEN, split_prompts
 from benchmarks.learning.tastes import TASTES
 from benchmarks.results import aligned
+from trainer.recipes import RECIPES
 
 SEEDS = (0, 1)
 QUICK = (Cell("human", "votes-100", 0), Cell("echo", "votes-100", 0))
@@ -39,7 +41,7 @@ AT_ONCE = 2
 def main() -> int:
     """Run what is missing, print the table; return how many cells failed."""
     options = _parse()
-    cells = list(QUICK) if options.quick else _grid(options)
+    cells = _grid(options)
     home = options.directory / ("quick" if options.quick else "full")
     _make(cells, home, options.quick)
     failed = _work(cells, home)
@@ -58,17 +60,21 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--directory", type=Path, default=Path("var/learning"))
     parser.add_argument("--tastes", default=",".join(TASTES), help="some of them, with commas")
     parser.add_argument("--arms", default=",".join(ARMS), help="some of them, with commas")
+    parser.add_argument("--recipe", choices=RECIPES, default="auto", help="of every cell")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="with commas")
     return parser.parse_args()
 
 
 def _grid(options: argparse.Namespace) -> list[Cell]:
+    variant = "" if options.recipe == "auto" else options.recipe
+    if options.quick:
+        return [replace(cell, variant=variant) for cell in QUICK]
     tastes, arms = options.tastes.split(","), options.arms.split(",")
     unknown = sorted({*tastes} - {*TASTES} | {*arms} - {*ARMS})
     if unknown:
         raise SystemExit(f"unknown: {', '.join(unknown)}; known: {', '.join([*TASTES, *ARMS])}")
     return [
-        Cell(taste, arm, int(seed))
+        Cell(taste, arm, int(seed), variant)
         for seed in options.seeds.split(",")
         for arm in arms
         for taste in tastes
@@ -93,6 +99,7 @@ def _make(cells: Sequence[Cell], home: Path, quick: bool) -> None:
             settings,
             base=(base.name, base.sha256, str(base.path.resolve())),
             seed=cell.seed,
+            recipe=cell.variant or "auto",
         )
 
 
@@ -149,12 +156,24 @@ def _measure(cells: Sequence[Cell], home: Path) -> dict[Cell, Figures]:
 
 
 def _print(found: dict[Cell, Figures]) -> None:
-    head = ("arm", "taste", "seed", "base", "liked", "interval", "words", "keep-set", "gate")
+    head = (
+        "arm",
+        "taste",
+        "seed",
+        "recipe",
+        "base",
+        "liked",
+        "interval",
+        "words",
+        "keep-set",
+        "gate",
+    )
     body = [
         [
             cell.arm,
             cell.taste,
             str(cell.seed),
+            cell.variant or "auto",
             f"{one.base_like:.2f}",
             f"{one.like:.2f}",
             f"{one.like_low:.2f} to {one.like_high:.2f}",
@@ -173,7 +192,7 @@ def _print(found: dict[Cell, Figures]) -> None:
 def _by_arm(found: dict[Cell, Figures]) -> dict[str, list[float]]:
     arms: defaultdict[str, list[float]] = defaultdict(list)
     for cell, one in found.items():
-        arms[cell.arm].append(one.like)
+        arms[cell.arm + (f"@{cell.variant}" if cell.variant else "")].append(one.like)
     return dict(arms)
 
 

@@ -27,7 +27,7 @@ SAMPLED_TOKENS = 80
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Which community: `variant` names a way of learning that is not the product's."""
+    """Which community, and with `variant` by which recipe it is learnt from; "" is the default."""
 
     taste: str
     arm: str

@@ -50,6 +50,7 @@ def test_auto_chooses_by_the_data(
         ("kto", votes(9, 0), "9 liked and 0 disliked"),
         ("dpo", votes(5, 5), "at least 2 pairs"),
         ("sft", votes(0, 9), "needs corrections, choices or 👍"),
+        ("bon", votes(9, 0), "9 liked and 0 disliked"),
     ],
 )
 def test_what_is_missing_is_named(recipe: str, examples: list[Example], message: str) -> None:
@@ -80,3 +81,10 @@ def test_a_correction_and_its_pair_are_one_liked_text() -> None:
         ("no no", False), ("yes yes", True), ("yes yes", True),
     ]  # fmt: skip
     assert len(imitable([*corrections(1), vote(True, prompt="liked")])) == 1
+
+
+def test_best_of_n_takes_votes_or_pairs_and_keeps_its_own_pace() -> None:
+    """It learns from draws; a batch size of 0 leaves it the one it was measured with."""
+    for examples in (votes(4, 4), [pair(prompt=f"p{i}") for i in range(9)]):
+        (stage,) = plan_recipe("bon", examples, TrainingSettings(min_examples=4)).stages
+        assert (stage.method, stage.on, stage.batch_size) == ("dpo", "draws", 2)
