@@ -240,7 +240,7 @@ def _train_stage(
     resume: bool,
     checkpoint_s: float,
 ) -> None:
-    from trainer.model import load_tokenizer, save_adapter
+    from trainer.model import load_tokenizer, save_adapter, weaken_adapter
     from trainer.tokens import make_encoder
     from trainer.train import train_stage
 
@@ -259,6 +259,8 @@ def _train_stage(
         checkpoint_s=checkpoint_s,
         on_step=_step_writer(log, spec, number, target.name),
     )
+
+    weaken_adapter(trained.model, spec.stages[number].strength)
 
     def fill(path: Path) -> None:
         save_adapter(trained.model, path, spec.base_model)

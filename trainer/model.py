@@ -108,6 +108,13 @@ def save_adapter(model: PeftModel, directory: Path, base_model: str) -> None:
             path.unlink()
 
 
+def weaken_adapter(model: PeftModel, strength: float) -> None:
+    """Multiply what the adapter adds to the base by `strength`, in place."""
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.mul_(strength)
+
+
 def round_adapter(spec: JobSpec, source: Path, target: Path) -> None:
     """Copy an adapter's content files, its weights rounded to the type they are served in.
 

@@ -36,12 +36,13 @@ _DPO = Stage(method="dpo", loss="sigmoid", learning_rate=5e-5, epochs=1.0)
 _BON = Stage(
     method="dpo",
     loss="sigmoid",
-    learning_rate=2e-4,
+    learning_rate=4e-4,
     epochs=1.0,
-    beta=0.3,
+    beta=0.1,
     batch_size=2,
     on="draws",
-    stop_margin=8.0,
+    stop_margin=40.0,
+    strength=0.6,
 )
 
 

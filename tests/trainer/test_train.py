@@ -16,7 +16,14 @@ from core.jobs import ChatMessage, Example, Stage
 from core.manifest import PEFT_CONFIG, WEIGHTS
 from tests.trainer.rows import APO, DPO, KTO, SFT, correction, job_spec, pair, vote
 from trainer.batches import Row, order_rows
-from trainer.model import load_base, load_trained, lora_config, round_adapter, save_adapter
+from trainer.model import (
+    load_base,
+    load_trained,
+    lora_config,
+    round_adapter,
+    save_adapter,
+    weaken_adapter,
+)
 from trainer.tokens import Encoder, make_encoder
 from trainer.train import Trained, side_weights, train_stage
 
@@ -168,6 +175,42 @@ def test_a_later_stage_is_still_measured_against_the_base(
         before=tmp_path / "sft", on_step=steps.append,
     )  # fmt: skip
     assert steps[0].margin > 0.2
+
+
+def test_a_contrast_ends_once_its_margin_is_wide_enough(
+    tiny_model: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    """With a bound of a nat the stage ends after fewer steps than without one."""
+    stage = DPO.model_copy(update={"epochs": 12, "stop_margin": 1.0})
+    steps = []
+    for number, one in enumerate((stage, stage.model_copy(update={"stop_margin": None}))):
+        trained = train(one, taste(one), tiny_model, encoder, tmp_path / str(number))
+        steps.append(trained.metrics["steps"])
+    assert steps[0] < steps[1] == 48
+
+
+def test_imitation_keeps_the_chosen_replies_likely(
+    tiny_model: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    """The loss begins at ln 2 plus the nats a token of the chosen replies."""
+    stage = DPO.model_copy(update={"imitation": 1.0})
+    first = train(stage, taste(stage), tiny_model, encoder, tmp_path).metrics["first_loss"]
+    plain = train(SFT, taste(SFT), tiny_model, encoder, tmp_path / "sft").metrics["first_loss"]
+    assert first == pytest.approx(0.6931 + plain, abs=0.05)
+
+
+def test_a_weakened_adapter_goes_part_of_the_way_back(
+    tiny_model: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    """At half its strength the logits of a product are half as far from the base's."""
+    trained = train(SFT, taste(SFT), tiny_model, encoder, tmp_path)
+    layer = next(m for m in trained.model.modules() if hasattr(m, "lora_B"))
+    x = torch.randn(3, layer.in_features)
+    base = layer.get_base_layer()(x)
+    before = layer(x) - base
+    weaken_adapter(trained.model, 0.5)
+    assert torch.allclose(layer(x) - base, before / 2, atol=1e-6)
+    assert before.abs().max() > 1e-4
 
 
 def test_what_a_job_hands_out_is_of_the_base_type(tiny_model: Path, tmp_path: Path) -> None:
