@@ -95,7 +95,7 @@ class Teacher:
     def teach(self, examples: Sequence[Example], on_progress: Progress) -> Lesson:
         """Fit, draw, rank; `on_progress` gets a fraction of this call."""
         reading, drawing, ranking = "reading what people said", "drawing replies", "ranking them"
-        everything = self._opinions(examples, lambda done: on_progress(0.15 * done, reading))
+        everything = self.opinions(examples, lambda done: on_progress(0.15 * done, reading))
         contrary = contrary_people(everything)
         said = everything.without(contrary)
         reward, judged = fit_reward(said), self._judged(said)
@@ -125,10 +125,10 @@ class Teacher:
     def _ids(self, prompt: Prompt) -> list[int]:
         return self.texts.prompt([message.model_dump() for message in prompt])
 
-    def _opinions(
+    def opinions(
         self, examples: Sequence[Example], on_progress: Callable[[float], None]
     ) -> Opinions:
-        """Return what was said as features."""
+        """Return votes and pairs as features; demonstrations have a pair each and say no more."""
         votes = [example for example in examples if isinstance(example, VoteExample)]
         pairs = [example for example in examples if isinstance(example, PairExample)]
         rows: list[tuple[Prompt, Option]] = [
