@@ -1,8 +1,9 @@
 """`python -m benchmarks.learning.human DIRECTORY`: the reward model on what people really said.
 
 Three sets of human labels (ratings of chat replies, ranked answers, styles written by editors), as
-JSON lines: `prompt` with `completion` and `label`, or with `chosen` and `rejected`. Shown is the share in
-the right order out of fold, rows of one talk never on both sides, beside "the longer reply wins".
+JSON lines: `prompt` with `completion` and `label`, or with `chosen` and `rejected`. Shown is the
+share in the right order out of fold, rows of one talk never on both sides, beside "the longer reply
+wins".
 Nothing is trained but the reward.
 """
 
