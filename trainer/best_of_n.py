@@ -47,7 +47,9 @@ from trainer.split import prompt_key
 from trainer.states import Overheard, reply_states
 from trainer.style import style_features
 
-DRAWS_AT_ONCE = {"cpu": 64, "mps": 64, "cuda": 512}
+DRAWS_AT_ONCE = {"cpu": 64, "cuda": 512}
+CACHE_BYTES = {"cpu": 1 << 30, "cuda": 4 << 30}
+"""Replies drawn side by side: that many at most, and as their keys and values find room."""
 TEMPERATURE, TOP_P = 0.8, 0.95
 
 _PAIRS, _FIGURES = "pairs.jsonl", "figures.json"
@@ -198,17 +200,27 @@ class Teacher:
         self, prompts: Sequence[Prompt], temperature: float, top_p: float, **told: Any
     ) -> list[Option]:
         """Let the base answer each of the prompts; `told` is as of `draw_replies`."""
+        ids = [self._ids(prompt) for prompt in prompts]
         drawing = Drawing(
             end_ids=frozenset({self.texts.end_id}),
             max_tokens=self.spec.sample_max_tokens,
             temperature=temperature,
             top_p=top_p,
             seed=self.spec.seed,
-            batch=DRAWS_AT_ONCE[self.causal.device.type],
+            batch=self._at_once(max(map(len, ids))),
         )
-        ids = [self._ids(prompt) for prompt in prompts]
         drawn = draw_replies(Base(self.causal), "base", ids, drawing, **told)
         return [Option(self.texts.read(one.token_ids), one.finished) for one in drawn]
+
+    def _at_once(self, longest: int) -> int:
+        """Return how many replies to prompts of so many tokens are drawn side by side."""
+        config = self.causal.config.get_text_config()
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        kind = "cuda" if self.causal.device.type == "cuda" else "cpu"
+        token = 2 * config.num_hidden_layers * heads * head * self.causal.dtype.itemsize
+        room = CACHE_BYTES[kind] // int(token * (longest + self.spec.sample_max_tokens))
+        return max(1, min(DRAWS_AT_ONCE[kind], room))
 
 
 def _with_style(states: Floats, rows: Sequence[tuple[Prompt, Option]]) -> Floats:

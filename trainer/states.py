@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from core.errors import ModelError
 from trainer.scoring import Scored
 
 LAYERS = 3
@@ -35,7 +36,7 @@ def reply_states(
         for group in _batches(rows):
             kept.clear()
             ids, mask, spoken = _padded([rows[i] for i in group], causal.device)
-            causal.model(input_ids=ids, attention_mask=mask, use_cache=False)
+            causal.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
             share = (spoken / spoken.sum(1, keepdim=True).clamp(min=1)).unsqueeze(-1)  # (B, T, 1)
             means = [(states.float() * share).sum(1) for states in kept]  # LAYERS × (B, hidden)
             out[group] = torch.cat(means, dim=1).double().cpu().numpy()
@@ -80,11 +81,22 @@ class Overheard:
         return (self._sums / self._counts.clamp(min=1)).double().cpu().numpy()
 
 
+def _layers(causal: Any) -> Any:
+    """Return the decoder's layers; raises ModelError for a family that keeps them elsewhere."""
+    decoder = causal.get_decoder()
+    for name in ("layers", "h"):
+        if hasattr(decoder, name):
+            return getattr(decoder, name)
+    raise ModelError(
+        f"recipe bon: {type(causal).__name__} has no layers that can be read; use recipe apo"
+    )
+
+
 class _Kept:
     """The outputs of the chosen layers, kept in order while open."""
 
     def __init__(self, causal: Any) -> None:
-        layers = causal.model.layers
+        layers = _layers(causal)
         self._layers = [
             layers[max(0, len(layers) * (part + 1) // (LAYERS + 1) - 1)] for part in range(LAYERS)
         ]
