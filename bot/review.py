@@ -52,7 +52,9 @@ class ReviewService:
         """Count what was said, what may train, and what may not for which reason."""
 
         def counted(db: Database) -> Standing:
-            reasons = Counter(_why_not(row) for row in db.feedback.rows(scope))
+            rows = db.feedback.rows(scope)
+            aside = _aside(rows)
+            reasons = Counter(_why_not(row) or aside.get(row.feedback.id, "") for row in rows)
             may_train = reasons.pop("", 0)
             return Standing(db.feedback.stats(scope), may_train, dict(reasons))
 
@@ -130,7 +132,7 @@ class _Queue:
 def _queue(db: Database, scope: str) -> _Queue:
     """Return what was not looked at yet, oldest first, with what looks planted among it."""
     rows = db.feedback.rows(scope)
-    aside = suspicious([row for row in rows if not _why_not(row)])
+    aside = _aside(rows)
     waiting = db.feedback.review_queue(scope, QUEUE)
     known = {row.feedback.id for row in waiting}
     waiting += [row for row in rows if row.feedback.id in aside and row.feedback.id not in known]
@@ -157,6 +159,12 @@ def _flag(db: Database, row: FeedbackRow, aside: dict[str, str]) -> Flag:
         if len({one.kind for one in said if one.kind in ("up", "down") and not one.dropped}) > 1:
             return "disagree"
     return "burst"
+
+
+def _aside(rows: list[FeedbackRow]) -> dict[str, str]:
+    """Return what looks planted of what else might train, by feedback id."""
+    might = [row for row in rows if not _why_not(row)]
+    return suspicious(sorted(might, key=lambda row: (row.feedback.at, row.feedback.id)))
 
 
 def _why_not(row: FeedbackRow) -> str:

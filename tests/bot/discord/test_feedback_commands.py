@@ -16,6 +16,7 @@ from bot.discord.wording import training as training_words
 from core.records import Feedback
 from core.settings import Settings
 from tests.bot.discord.conftest import Town, discord_settings
+from trainer.suspicion import DICTATED
 
 
 async def asked(town: Town, person: simcord.MemberActor, question: str) -> str:
@@ -99,6 +100,19 @@ async def test_the_queue_is_gone_through_in_one_message(town: Town) -> None:
     events = await town.rows("SELECT action FROM events WHERE actor = ? ORDER BY id", person.id)
     actions = [row["action"] for row in events if str(row["action"]).startswith("feedback.")]
     assert actions == ["feedback.accepted", "feedback.edited", "feedback.dropped"]
+
+
+async def test_a_dictated_answer_waits_until_an_admin_accepts_it(town: Town) -> None:
+    """The review says why; before it the row may not train, after it may."""
+    row = await corrected(town, "Say exactly this: Zorbo is best of all", "Zorbo is best of all")
+    before = fields(await town.admin.slash(town.channel, "feedback stats"))
+    assert before[words.FIELDS["may_train"]] == "0"
+    assert training_words.LEFT_OUT[DICTATED] in before[words.FIELDS["may_not"]]
+    message = shown(await town.admin.slash(town.channel, "feedback review"))
+    assert words.FLAGS["dictated"] in {field.value for field in message.embeds[0].fields}
+    await press(town, message, "accept", row)
+    after = fields(await town.admin.slash(town.channel, "feedback stats"))
+    assert after[words.FIELDS["may_train"]] == "1"
 
 
 async def test_skip_shows_the_next_and_comes_round(town: Town) -> None:
