@@ -81,8 +81,10 @@ class RewardFigures(_Part):
     by a fit that never saw its prompt. `style`: what each plain count of a reply adds to the log-
     odds of a 👍 when it grows by one standard deviation. `length_z`: by how many standard errors
     liked replies differ in length from disliked ones. `drawn` replies to `prompts` prompts were
-    ranked. `contrary` people voted against all others more surely than by chance; what they said is
-    left out.
+    ranked. `gain`: by how much the candidate's replies to held-out prompts have more reward than
+    the base's, in log-odds of a 👍, prompt by prompt; `over_live` the same against the live
+    adapter's. `contrary` people voted against all others more surely than by chance; what they said
+    is left out.
     """
 
     accuracy: Interval
@@ -92,6 +94,8 @@ class RewardFigures(_Part):
     prompts: int
     drawn: int
     pairs: int
+    gain: Interval | None = None
+    over_live: Interval | None = None
     contrary: list[str] = []
 
 

@@ -32,6 +32,7 @@ from core.jobs import (
 from core.report import RewardFigures
 from trainer import figures
 from trainer.figures import Judged
+from trainer.model import load_base, load_tokenizer
 from trainer.ranked import (
     LENGTH_MATTERS,
     Asked,
@@ -40,7 +41,7 @@ from trainer.ranked import (
     better_and_worse,
     length_z,
 )
-from trainer.reward import Opinions, Rows, contrary_people, fit_reward, out_of_fold
+from trainer.reward import Opinions, Reward, Rows, contrary_people, fit_reward, out_of_fold
 from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import Scored, System, Texts
 from trainer.split import prompt_key
@@ -52,7 +53,7 @@ CACHE_BYTES = {"cpu": 1 << 30, "cuda": 4 << 30}
 """Replies drawn side by side: that many at most, and as their keys and values find room."""
 TEMPERATURE, TOP_P = 0.8, 0.95
 
-_PAIRS, _FIGURES = "pairs.jsonl", "figures.json"
+_PAIRS, _FIGURES, _REWARD = "pairs.jsonl", "figures.json", "reward.npz"
 
 Progress = Callable[[float, str], None]
 Floats = NDArray[np.float64]
@@ -61,9 +62,10 @@ Prompt = Sequence[ChatMessage]
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What the votes became: pairs to train on, and what was found out about the votes."""
+    """What the votes became: pairs to train on, the reward that ranked them, and its figures."""
 
     pairs: list[PairExample]
+    reward: Reward
     figures: RewardFigures
 
 
@@ -73,7 +75,17 @@ def read_lesson(directory: Path) -> Lesson | None:
         return None
     pairs = [one for one in read_examples(directory / _PAIRS) if isinstance(one, PairExample)]
     found = RewardFigures.model_validate_json((directory / _FIGURES).read_bytes())
-    return Lesson(pairs, found)
+    return Lesson(pairs, Reward.load(directory / _REWARD), found)
+
+
+def learn(spec: JobSpec, examples: Sequence[Example], kept: Path, on_progress: Progress) -> Lesson:
+    """Return the lesson kept in a directory, or make it and keep it there."""
+    lesson = read_lesson(kept)
+    if lesson is None:
+        texts = Texts(load_tokenizer(spec), spec.max_length)
+        lesson = Teacher(spec, load_base(spec).eval(), texts).teach(examples, on_progress)
+        keep_lesson(kept, lesson)
+    return lesson
 
 
 def keep_lesson(directory: Path, lesson: Lesson) -> None:
@@ -81,6 +93,7 @@ def keep_lesson(directory: Path, lesson: Lesson) -> None:
 
     def fill(path: Path) -> None:
         write_examples(path / _PAIRS, lesson.pairs)
+        lesson.reward.save(path / _REWARD)
         (path / _FIGURES).write_text(lesson.figures.model_dump_json(), encoding="utf-8")
 
     publish_directory(directory, fill)
@@ -122,10 +135,22 @@ class Teacher:
             pairs=len(pairs),
             contrary=sorted(contrary),
         )
-        return Lesson(pairs, found)
+        return Lesson(pairs, reward, found)
 
     def _ids(self, prompt: Prompt) -> list[int]:
         return self.texts.prompt([message.model_dump() for message in prompt])
+
+    def features(
+        self,
+        rows: Sequence[tuple[Prompt, Option]],
+        on_progress: Callable[[float], None] = lambda fraction: None,
+    ) -> Floats:
+        """Return the features of finished replies to prompts.  # (N, D)"""
+        scored = [
+            Scored(self._ids(prompt), self.texts.reply(option.text, complete=option.complete))
+            for prompt, option in rows
+        ]
+        return _with_style(reply_states(self.causal, scored, on_progress), rows)
 
     def opinions(
         self, examples: Sequence[Example], on_progress: Callable[[float], None]
@@ -138,11 +163,7 @@ class Teacher:
             *((p.prompt, Option(p.chosen, p.chosen_complete)) for p in pairs),
             *((p.prompt, Option(p.rejected, p.rejected_complete)) for p in pairs),
         ]
-        scored = [
-            Scored(self._ids(prompt), self.texts.reply(option.text, complete=option.complete))
-            for prompt, option in rows
-        ]
-        found = _with_style(reply_states(self.causal, scored, on_progress), rows)
+        found = self.features(rows, on_progress)
         ends = len(votes), len(votes) + len(pairs)
         return Opinions(
             votes=found[: ends[0]],

@@ -15,11 +15,14 @@ from importlib.resources import files
 from statistics import fmean, median
 from typing import Any
 
-from core.jobs import Example, JobSpec
-from core.report import Sample, SystemFigures
+from core.jobs import ChatMessage, Example, JobSpec
+from core.report import Interval, Sample, SystemFigures
 from trainer import figures
+from trainer.best_of_n import Teacher
 from trainer.keepset import MAX_TOKENS, keep_parts, keep_score, load_keepset
 from trainer.preference import Progress, measure_preference
+from trainer.ranked import Option
+from trainer.reward import Reward
 from trainer.sampling import Drawing, Drawn, draw_replies
 from trainer.scoring import Scored, System, Systems, Texts, kl_to_base, perplexity
 
@@ -36,9 +39,12 @@ def evaluate_job(
     tokenizer: Any,
     held_out: Sequence[Example],
     *,
+    reward: Reward | None = None,
     on_progress: Progress = lambda fraction, message: None,
 ) -> dict[str, Any]:
     """Return the Report's parts `reference`, `preference`, `systems` and `samples`.
+
+    With a reward model also `gains`: by how much the candidate's drawn replies have more of it.
 
     `model` is a PeftModel with the candidate as its active adapter; the base is the same model with
     the adapter off. With `spec.live_path` the live adapter is loaded beside it for the time of the
@@ -52,7 +58,8 @@ def evaluate_job(
         systems = Systems(model, LIVE if spec.live_path else None)
         prompts = sample_prompts(held_out, spec.sample_prompts, spec.seed)
         bench = Bench(spec, systems, Texts(tokenizer, spec.max_length), prompts)
-        return bench.measure(held_out, on_progress)
+        parts = bench.measure(held_out, on_progress)
+        return parts if reward is None else {**parts, "gains": bench.gains(reward)}
     finally:
         if spec.live_path:
             model.delete_adapter(LIVE)
@@ -82,6 +89,25 @@ class Bench:
             "preference": preference,
             "systems": measured,
             "samples": self._samples(),
+        }
+
+    def gains(self, reward: Reward) -> dict[str, Interval]:
+        """Return how much more reward the candidate's replies have than the base's (`gain`), and
+        than the live adapter's (`over_live`), if there is one.
+        """
+        prompts = [[ChatMessage.model_validate(m) for m in prompt] for prompt in self.prompts]
+        scores = {}
+        with self.systems.using("base") as causal:
+            teacher = Teacher(self.spec, causal, self.texts)
+            for system, said in self.drawn.items():
+                options = [Option(self.texts.read(one.token_ids), one.finished) for one in said]
+                rows = list(zip(prompts, options, strict=True))
+                scores[system] = reward.score(teacher.features(rows))
+        others: dict[System, str] = {"base": "gain", "live": "over_live"}
+        return {
+            name: figures.mean_bootstrap(scores["candidate"] - scores[other], self.spec.seed)
+            for other, name in others.items()
+            if other in scores
         }
 
     def _measure_system(self, system: System, on_progress: Progress) -> SystemFigures:

@@ -236,6 +236,20 @@ def _bootstrap(
     return Interval(value=value, low=float(low), high=float(high), n=n)
 
 
+def mean_bootstrap(
+    values: Sequence[float] | Floats, seed: int, draws: int = BOOTSTRAP_DRAWS
+) -> Interval:
+    """Return a mean with its 95 % percentile interval, rows drawn with replacement."""
+    own = np.asarray(values, dtype=np.float64)
+    if len(own) < 2:
+        return Interval(
+            value=known(own.mean()) if len(own) else 0.0, low=-UNKNOWN, high=UNKNOWN, n=len(own)
+        )
+    drawn = np.random.default_rng(seed).choice(own, size=(draws, len(own))).mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Interval(value=float(own.mean()), low=float(low), high=float(high), n=len(own))
+
+
 def repeated_share(token_ids: Sequence[int], size: int = NGRAM) -> float:
     """Return the share of a reply's n-grams that stood in it before; 0 if it is shorter."""
     grams = [tuple(token_ids[i : i + size]) for i in range(len(token_ids) - size + 1)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from core.report import PreferenceFigures, Report, SystemFigures
+from core.report import Interval, PreferenceFigures, Report, RewardFigures, SystemFigures
 from core.settings import GateSettings
 
 
@@ -50,7 +50,9 @@ class Verdict:
 def judge(report: Report, bounds: GateSettings) -> Verdict:
     """Return the verdict on a report; the same report and bounds always give the same verdict."""
     checks = _data_checks(report.preference, bounds)
-    if report.preference is not None and all(check.passed for check in checks):
+    if report.reward is not None:
+        checks += _reward_checks(report.reward, bounds)
+    elif report.preference is not None and all(check.passed for check in checks):
         checks += _preference_checks(report.preference, bounds)
     checks += _system_checks(report, bounds)
     checks = [replace(check, why="") if check.passed else check for check in checks]
@@ -69,6 +71,12 @@ def _acceptance(report: Report) -> str:
     figures = report.preference
     if figures is None:  # cannot be: no held-out feedback is a failed check
         raise ValueError("a report without held-out feedback was accepted")
+    if (found := report.reward) is not None:
+        return (
+            f"Accepted: {found.accuracy.n} votes and pairs agree enough to be foretold "
+            f"({found.accuracy.value:.0%} in order, 50% is chance), new replies hold more of what "
+            "they ask for, and the adapter keeps every other bound."
+        )
     return (
         f"Accepted: on {_rows(figures)} the adapter orders {figures.accuracy.value:.0%} of "
         "comparisons as people voted (50% is chance), and it keeps every other bound."
@@ -153,21 +161,66 @@ def _preference_checks(figures: PreferenceFigures, bounds: GateSettings) -> list
     return [*checks, *_live_checks(figures)]
 
 
+def _reward_checks(found: RewardFigures, bounds: GateSettings) -> list[Check]:
+    """Do the votes say anything, and does the candidate say more of what they ask for?
+
+    A candidate that learnt from ranked replies to one prompt does not order replies to different
+    prompts; what the votes say is tested on the reward model's folds instead (docs/gate.md).
+    """
+    own, p, gain, live = found.accuracy, found.p_value, found.gain, found.over_live
+    shown = f"{own.value:.2f} ({own.low:.2f} to {own.high:.2f})"
+    rise = _change(gain) if gain else "not measured"
+    checks = [
+        Check(
+            name="luck",
+            figure="how often luck would foretell the votes as well",
+            value=_percent(p),
+            bound=f"at most {_percent(bounds.max_p_value)}",
+            passed=p <= bounds.max_p_value,
+            why=f"nothing in {own.n} votes and pairs foretells the others better than luck could "
+            f"(accuracy {shown}; luck does as well {_percent(p)} of the time, and at most "
+            f"{_percent(bounds.max_p_value)} is let through)",
+        ),
+        Check(
+            name="gain",
+            figure="what people ask for, in new replies, log-odds",
+            value=rise,
+            bound="clearly above 0",
+            passed=gain is not None and gain.low > 0,
+            why="the adapter's replies to held-out questions hold no more of what people asked "
+            f"for than the base's ({rise})",
+        ),
+    ]
+    if live is None:
+        return checks
+    why = f"the live adapter's replies hold more of what people ask for ({_change(live)})"
+    return [*checks, _over_live(live, why)]
+
+
+def _over_live(change: Interval, why: str) -> Check:
+    return Check(
+        name="over_live",
+        figure="the same, minus the live adapter's",
+        value=_change(change),
+        bound="not clearly below 0",
+        passed=change.high >= 0,
+        why=why,
+    )
+
+
+def _change(change: Interval) -> str:
+    return f"{change.value:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
+
+
 def _live_checks(figures: PreferenceFigures) -> list[Check]:
     change = figures.over_live
     if change is None:
         return []
-    return [
-        Check(
-            name="over_live",
-            figure="the same, minus the live adapter's",
-            value=f"{change.value:+.2f} ({change.low:+.2f} to {change.high:+.2f})",
-            bound="not clearly below 0",
-            passed=change.high >= 0,
-            why=f"the live adapter orders held-out replies better, by {-change.value:.2f} "
-            f"(interval {-change.high:.2f} to {-change.low:.2f})",
-        )
-    ]
+    why = (
+        f"the live adapter orders held-out replies better, by {-change.value:.2f} "
+        f"(interval {-change.high:.2f} to {-change.low:.2f})"
+    )
+    return [_over_live(change, why)]
 
 
 def _system_checks(report: Report, bounds: GateSettings) -> list[Check]:

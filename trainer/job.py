@@ -154,7 +154,8 @@ def run_job(
     parts: dict[str, Any] = {"reference": "base", "preference": None, "systems": {}, "samples": []}
     if evaluate:
         with _timed(times, "evaluate"):
-            parts = _evaluate(directory, spec, held_out, log)
+            parts = _evaluate(directory, spec, held_out, log, lesson)
+    gains = parts.pop("gains", {})
     report = Report(
         run_id=spec.run_id,
         adapter=spec.adapter,
@@ -162,7 +163,7 @@ def run_job(
         why=spec.why,
         train_counts=count_examples(train),
         eval_counts=count_examples(held_out),
-        reward=lesson.figures if lesson else None,
+        reward=lesson.figures.model_copy(update=gains) if lesson else None,
         times_s=times,
         train_metrics=metrics,
         **parts,
@@ -179,22 +180,12 @@ def _learn(
     """Rank the base's own replies by what people said, where a stage learns from that."""
     if all(stage.on == "examples" for stage in spec.stages):
         return None
-    from trainer.best_of_n import Teacher, keep_lesson, read_lesson
-    from trainer.model import load_base, load_tokenizer
-    from trainer.scoring import Texts
+    from trainer.best_of_n import learn
 
-    kept = directory / WORK / _LESSON
-    lesson = read_lesson(kept)
-    if lesson is None:
+    def on_progress(fraction: float, message: str) -> None:
+        log.write("rank", fraction=_STARTED + (_RANKED - _STARTED) * fraction, message=message)
 
-        def on_progress(fraction: float, message: str) -> None:
-            log.write("rank", fraction=_STARTED + (_RANKED - _STARTED) * fraction, message=message)
-
-        causal = load_base(spec).eval()
-        texts = Texts(load_tokenizer(spec), spec.max_length)
-        lesson = Teacher(spec, causal, texts).teach(examples, on_progress)
-        keep_lesson(kept, lesson)
-    return lesson
+    return learn(spec, examples, directory / WORK / _LESSON, on_progress)
 
 
 def _train(
@@ -303,7 +294,11 @@ def _publish(target: Path, spec: JobSpec, source: Path) -> None:
 
 
 def _evaluate(
-    directory: Path, spec: JobSpec, held_out: list[Example], log: ProgressLog
+    directory: Path,
+    spec: JobSpec,
+    held_out: list[Example],
+    log: ProgressLog,
+    lesson: Lesson | None,
 ) -> dict[str, Any]:
     """Measure the published adapter, loaded anew: what is judged is what will be served."""
     from trainer.evaluate import evaluate_job
@@ -315,7 +310,12 @@ def _evaluate(
     on_progress(0.0, "loading the adapter")
     model = load_trained(spec, directory / ADAPTER)
     parts: dict[str, Any] = evaluate_job(
-        spec, model, load_tokenizer(spec), held_out, on_progress=on_progress
+        spec,
+        model,
+        load_tokenizer(spec),
+        held_out,
+        reward=lesson.reward if lesson else None,
+        on_progress=on_progress,
     )
     return parts
 

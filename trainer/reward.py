@@ -17,6 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -122,6 +123,18 @@ class Reward:
         """Return the reward of each reply.  # (N,) of (N, D)"""
         scored: Floats = self.scale(features) @ self.weights + self.bias
         return scored
+
+    def save(self, path: Path) -> None:
+        """Write it as a NumPy archive."""
+        mean, spread = self.scale.mean, self.scale.spread
+        np.savez(path, mean=mean, spread=spread, weights=self.weights, bias=self.bias)
+
+    @classmethod
+    def load(cls, path: Path) -> Reward:
+        """Read one that was saved."""
+        with np.load(path) as kept:
+            scale = Scale(kept["mean"], kept["spread"])
+            return cls(scale, kept["weights"], float(kept["bias"]))
 
     def style(self) -> dict[str, float]:
         """Return what each plain count adds when it grows by one standard deviation, log-odds."""

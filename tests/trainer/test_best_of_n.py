@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from core.errors import ModelError
 from core.jobs import ADAPTER, Example, JobSpec
 from core.report import read_report
+from core.settings import GateSettings
 from tests.trainer.rows import DPO, job_spec, vote
-from trainer.best_of_n import Base, Lesson, Teacher, keep_lesson, read_lesson
+from trainer.best_of_n import Base, Teacher, keep_lesson, read_lesson
+from trainer.gate import judge
 from trainer.job import run_job
 from trainer.model import load_base, load_tokenizer
 from trainer.ranked import TEACHER
@@ -61,7 +64,10 @@ def test_a_lesson_is_pairs_of_the_bases_own_replies(tiny_model: Path, tmp_path: 
     assert lesson.figures.drawn == 32
     assert told == sorted(told)
     keep_lesson(tmp_path / "lesson", lesson)
-    assert read_lesson(tmp_path / "lesson") == lesson
+    kept = read_lesson(tmp_path / "lesson")
+    assert kept is not None
+    assert (kept.pairs, kept.figures) == (lesson.pairs, lesson.figures)
+    assert np.array_equal(kept.reward.weights, lesson.reward.weights)
     assert read_lesson(tmp_path / "none") is None
 
 
@@ -86,6 +92,9 @@ def test_a_job_learns_from_ranked_draws(tiny_model: Path, tmp_path: Path) -> Non
     assert (directory / ADAPTER).is_dir()
     assert report.reward is not None
     assert report.train_metrics["1-dpo"]["examples"] == report.reward.pairs
+    assert report.reward.gain is not None
+    assert report.reward.over_live is None
+    assert {"luck", "gain"} <= {check.name for check in judge(report, GateSettings()).checks}
 
 
 def test_what_was_ranked_before_a_crash_is_not_drawn_again(
@@ -96,7 +105,7 @@ def test_what_was_ranked_before_a_crash_is_not_drawn_again(
     write_job(directory, spec, votes(), votes(8))
     lesson = teacher(spec).teach(votes(), lambda fraction, message: None)
     (directory / "work").mkdir()
-    keep_lesson(directory / "work" / "lesson", Lesson(lesson.pairs[:3], lesson.figures))
+    keep_lesson(directory / "work" / "lesson", replace(lesson, pairs=lesson.pairs[:3]))
     run_job(directory, evaluate=False)
     assert read_report(directory).train_metrics["1-dpo"]["examples"] == 3
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.report import Interval, PreferenceFigures, Report, SystemFigures
+from core.report import Interval, PreferenceFigures, Report, RewardFigures, SystemFigures
 from core.settings import GateSettings
 from trainer.gate import judge
 
@@ -159,3 +159,49 @@ def test_rows_show_every_figure_and_bound() -> None:
     assert marks["empty replies"] == "✗"
     assert marks["people behind them"] == "✓"
     assert ("✗", "how often luck would order them as well", "38%", "at most 1.0%") in rows
+
+
+def reward(**changes: Any) -> RewardFigures:
+    good = RewardFigures(
+        accuracy=interval(0.79),
+        p_value=0.0004,
+        style={},
+        length_z=0.4,
+        prompts=180,
+        drawn=720,
+        pairs=126,
+        gain=interval(0.5),
+    )
+    return good.model_copy(update=changes)
+
+
+def with_reward(**changes: Any) -> Report:
+    """A report of ranked pairs, whose adapter orders held-out votes by chance."""
+    chance = preference(accuracy=interval(0.5), p_value=0.5)
+    return report(chance).model_copy(update={"reward": reward(**changes)})
+
+
+def test_ranked_pairs_are_judged_by_what_the_votes_foretell() -> None:
+    """They do not order replies to different questions; the folds and new replies decide."""
+    verdict = judge(with_reward(), BOUNDS)
+    assert verdict.accepted
+    assert "79% in order" in verdict.summary
+    assert "accuracy" not in {check.name for check in verdict.checks}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "why"),
+    [
+        ({"p_value": 0.3}, "luck", "nothing in 60 votes and pairs foretells the others"),
+        ({"gain": interval(0.05)}, "gain", "hold no more of what people asked for than the base's"),
+        ({"gain": None}, "gain", "not measured"),
+        ({"over_live": interval(-0.3)}, "over_live", "the live adapter's replies hold more"),
+    ],
+)
+def test_each_bound_on_ranked_pairs_refuses_alone(
+    changes: dict[str, Any], name: str, why: str
+) -> None:
+    """Votes that foretell nothing, replies with no more of it, a live adapter that has more."""
+    verdict = judge(with_reward(**changes), BOUNDS)
+    assert [check.name for check in verdict.failed] == [name]
+    assert why in verdict.summary
