@@ -192,7 +192,8 @@ def contrary_people(said: Opinions) -> frozenset[str]:
 
     The reward of the others orders a person's votes and pairs; z is how many standard errors under
     chance it does so (Mann and Whitney for votes, the sign test for pairs, added up by Stouffer's
-    rule). A person of another taste is not contrary: their votes are in no order at all.
+    rule). A person of another taste is not contrary: their votes are in no order at all. Nobody is
+    where they would be half of what was said: then none can tell who contradicts whom.
     """
     spoken = Counter([*said.of_votes.people, *said.of_pairs.people])
     found = set()
@@ -206,7 +207,8 @@ def contrary_people(said: Opinions) -> frozenset[str]:
         z = together(votes_z(reward.score(own.votes), own.labels > 0), pairs_z(differences))
         if z < -CONTRARY_Z:
             found.add(person)
-    return frozenset(found)
+    of_them = sum(spoken[person] for person in found)
+    return frozenset(found if 2 * of_them < spoken.total() else ())
 
 
 def _scale(features: Floats) -> Scale:

@@ -64,6 +64,14 @@ def test_one_who_votes_against_everybody_is_found() -> None:
     assert contrary_people(votes(160)) == frozenset()
 
 
+def test_of_two_who_contradict_each_other_neither_is_left_out() -> None:
+    """With as many votes either way there is no majority to contradict."""
+    said = votes(160, contrary=80)
+    of_votes = rows(["ann"] * 80 + ["loud"] * 80)
+    both = Opinions(said.votes, said.labels, of_votes, said.chosen, said.rejected, said.of_pairs)
+    assert contrary_people(both) == frozenset()
+
+
 def test_a_far_outlier_counts_no_more_than_an_odd_one() -> None:
     """Features are cut at three standard deviations, so no reply can be infinitely bad."""
     said = votes(120)
