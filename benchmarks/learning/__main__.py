@@ -1,7 +1,7 @@
 """`python -m benchmarks.learning`: how much better replies get per vote, cell by cell.
 
 Cells that are finished are never run again and an interrupted grid goes on where it stopped; two
-are worked on side by side, on one thread each. `--quick` is two cells, about a quarter of an hour
+are worked on side by side, on one thread each. `--quick` is two cells, within a quarter of an hour
 on two cores; the whole grid takes hours there. The figures of every cell are kept in `figures.json`
 in the directory of the cells.
 """
