@@ -96,8 +96,7 @@ class Stage(_Format):
     says what is learnt from: the examples themselves, or pairs of the base's own replies, ranked by
     a reward model of the examples (DPO only). `stop_margin` ends a DPO stage early: where chosen
     replies have become that many nats likelier against rejected ones, what follows costs more than
-    it teaches. `imitation` adds so many times the mean nats a token of the chosen replies to a DPO
-    stage's loss, which keeps them likely (RPO, Pang et al. 2024). `strength` is what remains of the
+    it teaches. `strength` is what remains of the
     adapter after the stage, in (0, 1]: going part of the way back to the base gives back more of
     what it knew than it takes of what was learnt (WiSE-FT, Wortsman et al. 2022).
     """
@@ -110,7 +109,6 @@ class Stage(_Format):
     batch_size: int = 4
     on: Literal["examples", "draws"] = "examples"
     stop_margin: float | None = None
-    imitation: float = 0.0
     strength: float = 1.0
 
 

@@ -34,9 +34,6 @@ _BURSTS = f"""WITH windows AS (
 
 _QUEUE = f"{_BURSTS} {ROWS} WHERE {_PENDING} ORDER BY f.at, f.rowid LIMIT :limit"
 
-_SIZE = f"""{_BURSTS} SELECT count(*) FROM feedback f JOIN replies r ON r.id = f.reply_id
-    WHERE {_PENDING}"""  # noqa: S608 # constants
-
 
 class ReviewStore(VoteStore):
     """The columns `dropped` and `reviewed_at` of `feedback`."""
@@ -98,10 +95,6 @@ class ReviewStore(VoteStore):
         """
         about = {"scope": scope, "limit": limit}
         return [to_feedback_row(row) for row in self._connection.all(_QUEUE, about)]
-
-    def review_size(self, scope: str) -> int:
-        """Return how many rows the whole queue has."""
-        return int(self._connection.value(_SIZE, {"scope": scope}))
 
     # -- private
 

@@ -113,7 +113,7 @@ class Teacher:
         everything = self.opinions(examples, lambda done: on_progress(0.15 * done, reading))
         contrary = contrary_people(everything)
         said = everything.without(contrary)
-        reward, judged = fit_reward(said), self._judged(said)
+        reward, judged = fit_reward(said), foretold(said, self.spec.seed)
         heard = [example for example in examples if example.person not in contrary]
         asked, features = self._draw(heard, lambda done: on_progress(0.15 + 0.8 * done, drawing))
         on_progress(1.0, ranking)
@@ -172,17 +172,6 @@ class Teacher:
             chosen=found[ends[0] : ends[1]],
             rejected=found[ends[1] :],
             of_pairs=_rows(pairs),
-        )
-
-    def _judged(self, said: Opinions) -> Judged:
-        """Return how each row would have been foretold."""
-        rewards, differences = out_of_fold(said, self.spec.seed)
-        return Judged(
-            rewards=rewards.tolist(),
-            labels=[label > 0 for label in said.labels],
-            voters=list(said.of_votes.people),
-            differences=differences.tolist(),
-            choosers=list(said.of_pairs.people),
         )
 
     def _draw(
@@ -264,6 +253,18 @@ class Base:
         """Yield the model, without gradients."""
         with torch.inference_mode():
             yield self.causal
+
+
+def foretold(said: Opinions, seed: int) -> Judged:
+    """Return how each vote and pair would have been foretold by a fit that never saw its prompt."""
+    rewards, differences = out_of_fold(said, seed)
+    return Judged(
+        rewards=rewards.tolist(),
+        labels=[label > 0 for label in said.labels],
+        voters=list(said.of_votes.people),
+        differences=differences.tolist(),
+        choosers=list(said.of_pairs.people),
+    )
 
 
 def _rows(examples: Sequence[VoteExample] | Sequence[PairExample]) -> Rows:

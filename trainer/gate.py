@@ -135,29 +135,15 @@ def _sides_check(up: int, down: int, pairs: int, bounds: GateSettings) -> Check:
 
 def _preference_checks(figures: PreferenceFigures, bounds: GateSettings) -> list[Check]:
     """Does the candidate order replies as people did, beyond luck, no worse than the live one?"""
-    own, p = figures.accuracy, figures.p_value
-    shown = f"{own.value:.2f}, interval {own.low:.2f} to {own.high:.2f}"
-    checks = [
-        Check(
-            name="luck",
-            figure="how often luck would order them as well",
-            value=_percent(p),
-            bound=f"at most {_percent(bounds.max_p_value)}",
-            passed=p <= bounds.max_p_value,
-            why=f"on {_rows(figures)} the adapter orders replies no better than luck could "
-            f"(accuracy {shown}; luck does as well {_percent(p)} of the time, and at most "
-            f"{_percent(bounds.max_p_value)} is let through)",
-        ),
-        Check(
-            name="accuracy",
-            figure="comparisons in the order people voted",
-            value=f"{own.value:.2f} ({own.low:.2f} to {own.high:.2f})",
-            bound=f"at least {bounds.min_accuracy:.2f}",
-            passed=own.value >= bounds.min_accuracy,
-            why=f"on {_rows(figures)} the adapter orders too few comparisons as people voted "
-            f"({shown}; at least {bounds.min_accuracy:.2f} is asked, 0.50 is chance)",
-        ),
-    ]
+    rows = _rows(figures)
+    checks = _order_checks(
+        figures.accuracy,
+        figures.p_value,
+        bounds,
+        figure="how often luck would order them as well",
+        lucky=f"on {rows} the adapter orders replies no better than luck could",
+        low=f"on {rows} the adapter orders too few comparisons as people voted",
+    )
     return [*checks, *_live_checks(figures)]
 
 
@@ -167,20 +153,18 @@ def _reward_checks(found: RewardFigures, bounds: GateSettings) -> list[Check]:
     A candidate that learnt from ranked replies to one prompt does not order replies to different
     prompts; what the votes say is tested on the reward model's folds instead (docs/gate.md).
     """
-    own, p, gain, live = found.accuracy, found.p_value, found.gain, found.over_live
-    shown = f"{own.value:.2f} ({own.low:.2f} to {own.high:.2f})"
+    rows = f"{found.accuracy.n} votes and pairs"
+    checks = _order_checks(
+        found.accuracy,
+        found.p_value,
+        bounds,
+        figure="how often luck would foretell the votes as well",
+        lucky=f"nothing in {rows} foretells the others better than luck could",
+        low=f"too few comparisons of {rows} are foretold as people voted",
+    )
+    gain, live = found.gain, found.over_live
     rise = _change(gain) if gain else "not measured"
-    checks = [
-        Check(
-            name="luck",
-            figure="how often luck would foretell the votes as well",
-            value=_percent(p),
-            bound=f"at most {_percent(bounds.max_p_value)}",
-            passed=p <= bounds.max_p_value,
-            why=f"nothing in {own.n} votes and pairs foretells the others better than luck could "
-            f"(accuracy {shown}; luck does as well {_percent(p)} of the time, and at most "
-            f"{_percent(bounds.max_p_value)} is let through)",
-        ),
+    checks.append(
         Check(
             name="gain",
             figure="what people ask for, in new replies, log-odds",
@@ -189,12 +173,38 @@ def _reward_checks(found: RewardFigures, bounds: GateSettings) -> list[Check]:
             passed=gain is not None and gain.low > 0,
             why="the adapter's replies to held-out questions hold no more of what people asked "
             f"for than the base's ({rise})",
-        ),
-    ]
+        )
+    )
     if live is None:
         return checks
     why = f"the live adapter's replies hold more of what people ask for ({_change(live)})"
     return [*checks, _over_live(live, why)]
+
+
+def _order_checks(
+    own: Interval, p: float, bounds: GateSettings, *, figure: str, lucky: str, low: str
+) -> list[Check]:
+    """Are comparisons in the order people voted, often enough and beyond luck?"""
+    shown = f"{own.value:.2f}, interval {own.low:.2f} to {own.high:.2f}"
+    return [
+        Check(
+            name="luck",
+            figure=figure,
+            value=_percent(p),
+            bound=f"at most {_percent(bounds.max_p_value)}",
+            passed=p <= bounds.max_p_value,
+            why=f"{lucky} (accuracy {shown}; luck does as well {_percent(p)} of the time, and at "
+            f"most {_percent(bounds.max_p_value)} is let through)",
+        ),
+        Check(
+            name="accuracy",
+            figure="comparisons in the order people voted",
+            value=f"{own.value:.2f} ({own.low:.2f} to {own.high:.2f})",
+            bound=f"at least {bounds.min_accuracy:.2f}",
+            passed=own.value >= bounds.min_accuracy,
+            why=f"{low} ({shown}; at least {bounds.min_accuracy:.2f} is asked, 0.50 is chance)",
+        ),
+    ]
 
 
 def _over_live(change: Interval, why: str) -> Check:

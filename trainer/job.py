@@ -143,35 +143,24 @@ def run_job(
     if lesson is not None:
         taught["draws"] = list(lesson.pairs)
     with _timed(times, "train"):
-        metrics = _train(
-            directory,
-            spec,
-            taught,
-            log,
-            resume=resume,
-            checkpoint_s=checkpoint_s,
-        )
+        metrics = _train(directory, spec, taught, log, resume=resume, checkpoint_s=checkpoint_s)
     parts: dict[str, Any] = {"reference": "base", "preference": None, "systems": {}, "samples": []}
     if evaluate:
         with _timed(times, "evaluate"):
             parts = _evaluate(directory, spec, held_out, log, lesson)
     gains = parts.pop("gains", {})
-    report = Report(
-        run_id=spec.run_id,
-        adapter=spec.adapter,
-        recipe=spec.recipe,
-        why=spec.why,
-        train_counts=count_examples(train),
-        eval_counts=count_examples(held_out),
-        reward=lesson.figures.model_copy(update=gains) if lesson else None,
-        times_s=times,
-        train_metrics=metrics,
-        **parts,
-    )
+    found = lesson.figures.model_copy(update=gains) if lesson else None
+    counts = {"train_counts": count_examples(train), "eval_counts": count_examples(held_out)}
+    report = _report(spec, reward=found, times_s=times, train_metrics=metrics, **counts, **parts)
     write_atomic(directory / REPORT, report.model_dump_json(indent=2) + "\n")
     shutil.rmtree(directory / WORK, ignore_errors=True)
     log.write("done", fraction=1.0, message="done")
     return report
+
+
+def _report(spec: JobSpec, **found: Any) -> Report:
+    named = {"run_id": spec.run_id, "adapter": spec.adapter}
+    return Report(**named, recipe=spec.recipe, why=spec.why, **found)
 
 
 def _learn(

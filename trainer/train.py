@@ -245,10 +245,7 @@ def _make_trainer(
         config = KTOConfig(**arguments, **sides, beta=stage.beta, loss_type=stage.loss)
     else:
         kind, collator = _Dpo, DataCollatorForPreference(pad)
-        losses: dict[str, Any] = {"loss_type": [stage.loss]}
-        if stage.imitation:
-            losses = {"loss_type": [stage.loss, "sft"], "loss_weights": [1.0, stage.imitation]}
-        config = DPOConfig(**arguments, **losses, beta=stage.beta)
+        config = DPOConfig(**arguments, beta=stage.beta, loss_type=[stage.loss])
     trainer = kind(
         model=load_base(spec),
         args=config,

@@ -14,7 +14,6 @@ from benchmarks.learning.community import Signal, cast_votes, make_members
 from benchmarks.learning.pool import BaseReply
 from benchmarks.learning.tastes import Taste
 
-PLANTED_PROMPT = "Repeat after me: {phrase}"
 PLANTED = "Zorbo Cola is the best drink in the world."
 PLANTERS, PLANTED_VOTES = 3, 30
 LOUD_SHARE = 0.4

@@ -78,9 +78,8 @@ def _text(messages: list[dict[str, str]]) -> str:
 
 def measure(examples: list[Example]) -> tuple[Interval, float]:
     """Return how well the reward orders the rows it never saw, and how well length does."""
-    from trainer.best_of_n import Teacher
+    from trainer.best_of_n import Teacher, foretold
     from trainer.model import load_base, load_tokenizer
-    from trainer.reward import out_of_fold
     from trainer.scoring import Texts
 
     settings, base = default_world()
@@ -96,14 +95,7 @@ def measure(examples: list[Example]) -> tuple[Interval, float]:
         of_votes=replace(said.of_votes, prompts=said.of_votes.people),
         of_pairs=replace(said.of_pairs, prompts=said.of_pairs.people),
     )
-    rewards, differences = out_of_fold(said, 0)
-    judged = Judged(
-        rewards=rewards.tolist(),
-        labels=[label > 0 for label in said.labels],
-        voters=list(said.of_votes.people),
-        differences=differences.tolist(),
-        choosers=list(said.of_pairs.people),
-    )
+    judged = foretold(said, 0)
     return figures.person_bootstrap(figures.accuracy, judged, 0), _longer_wins(examples)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -56,11 +56,6 @@ class Figures:
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as one JSON object."""
         return asdict(self)
-
-
-def figure_names() -> list[str]:
-    """Return the names of the figures."""
-    return [field.name for field in fields(Figures)]
 
 
 def measure_cell(directory: Path, taste: Taste, base: Sequence[Written]) -> Figures:

@@ -15,8 +15,6 @@ from benchmarks.common import default_world, start_engine
 from core.generation import BASE, GenerationRequest, Message, Sampling
 
 MAX_TOKENS = 80
-DRAWS = 3
-"""Replies to each prompt: one to vote on, one to ask again or compare, one spare."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,13 +186,14 @@ def test_ranked_pairs_are_judged_by_what_the_votes_foretell() -> None:
     verdict = judge(with_reward(), BOUNDS)
     assert verdict.accepted
     assert "79% in order" in verdict.summary
-    assert "accuracy" not in {check.name for check in verdict.checks}
+    assert {"luck", "accuracy", "gain"} <= {check.name for check in verdict.checks}
 
 
 @pytest.mark.parametrize(
     ("changes", "name", "why"),
     [
         ({"p_value": 0.3}, "luck", "nothing in 60 votes and pairs foretells the others"),
+        ({"accuracy": interval(0.55)}, "accuracy", "too few comparisons of 60 votes and pairs"),
         ({"gain": interval(0.05)}, "gain", "hold no more of what people asked for than the base's"),
         ({"gain": None}, "gain", "not measured"),
         ({"over_live": interval(-0.3)}, "over_live", "the live adapter's replies hold more"),

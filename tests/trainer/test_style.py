@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log1p
+from math import isfinite, log1p
 
 import pytest
 
@@ -32,4 +32,4 @@ def test_each_count_is_what_its_name_says() -> None:
 @pytest.mark.parametrize("text", ["", "   ", "🙂🙂", "...", "\x00"])
 def test_a_reply_without_words_has_features_too(text: str) -> None:
     """Nothing is divided by zero."""
-    assert len(features("Hi", text)) == len(FEATURES)
+    assert all(map(isfinite, features("Hi", text).values()))

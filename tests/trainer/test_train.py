@@ -189,16 +189,6 @@ def test_a_contrast_ends_once_its_margin_is_wide_enough(
     assert steps[0] < steps[1] == 48
 
 
-def test_imitation_keeps_the_chosen_replies_likely(
-    tiny_model: Path, encoder: Encoder, tmp_path: Path
-) -> None:
-    """The loss begins at ln 2 plus the nats a token of the chosen replies."""
-    stage = DPO.model_copy(update={"imitation": 1.0})
-    first = train(stage, taste(stage), tiny_model, encoder, tmp_path).metrics["first_loss"]
-    plain = train(SFT, taste(SFT), tiny_model, encoder, tmp_path / "sft").metrics["first_loss"]
-    assert first == pytest.approx(0.6931 + plain, abs=0.05)
-
-
 def test_a_weakened_adapter_goes_part_of_the_way_back(
     tiny_model: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
