@@ -7,21 +7,15 @@ votes on the way goes into the report.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from core.files import publish_directory
 from core.jobs import (
-    ChatMessage,
     Example,
     JobSpec,
     PairExample,
@@ -31,33 +25,29 @@ from core.jobs import (
 )
 from core.report import RewardFigures
 from trainer import figures
+from trainer.draws import Drawer, Draws, Prompt, prompts_to_ask
 from trainer.figures import Judged
 from trainer.model import load_base, load_tokenizer
 from trainer.ranked import (
     LENGTH_MATTERS,
-    Asked,
     Option,
-    anchor_pairs,
     better_and_worse,
     length_z,
 )
 from trainer.reward import Opinions, Reward, Rows, contrary_people, fit_reward, out_of_fold
-from trainer.sampling import Drawing, draw_replies
-from trainer.scoring import Scored, System, Texts
+from trainer.scoring import Scored, Texts
 from trainer.split import prompt_key
-from trainer.states import Overheard, reply_states
+from trainer.states import reply_states
 from trainer.style import style_features
 
-DRAWS_AT_ONCE = {"cpu": 64, "cuda": 512}
-CACHE_BYTES = {"cpu": 1 << 30, "cuda": 4 << 30}
-"""Replies drawn side by side: that many at most, and as their keys and values find room."""
-TEMPERATURE, TOP_P = 0.8, 0.95
+DRAWS = "draws"
+"""Where the draws are kept in a job's work directory."""
 
+_LESSON = "lesson"
 _PAIRS, _FIGURES, _REWARD = "pairs.jsonl", "figures.json", "reward.npz"
 
 Progress = Callable[[float, str], None]
 Floats = NDArray[np.float64]
-Prompt = Sequence[ChatMessage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +68,19 @@ def read_lesson(directory: Path) -> Lesson | None:
     return Lesson(pairs, Reward.load(directory / _REWARD), found)
 
 
-def learn(spec: JobSpec, examples: Sequence[Example], kept: Path, on_progress: Progress) -> Lesson:
-    """Return the lesson kept in a directory, or make it and keep it there."""
-    lesson = read_lesson(kept)
+def learn(spec: JobSpec, examples: Sequence[Example], work: Path, on_progress: Progress) -> Lesson:
+    """Return the lesson kept in a job's work directory, or make it and keep it there."""
+    lesson = read_lesson(work / _LESSON)
     if lesson is None:
         texts = Texts(load_tokenizer(spec), spec.max_length)
-        lesson = Teacher(spec, load_base(spec).eval(), texts).teach(examples, on_progress)
-        keep_lesson(kept, lesson)
+        teacher = Teacher(Drawer(spec, load_base(spec).eval(), texts))
+        draws = teacher.draws(
+            examples, work / DRAWS, lambda done: on_progress(0.7 * done, "drawing replies")
+        )
+        lesson = teacher.teach(
+            examples, draws, lambda done, message: on_progress(0.7 + 0.3 * done, message)
+        )
+        keep_lesson(work / _LESSON, lesson)
     return lesson
 
 
@@ -101,44 +97,57 @@ def keep_lesson(directory: Path, lesson: Lesson) -> None:
 
 @dataclass
 class Teacher:
-    """The base, without an adapter, at work on one job's examples."""
+    """The base at work on one job's examples."""
 
-    spec: JobSpec
-    causal: Any
-    texts: Texts
+    drawer: Drawer
 
-    def teach(self, examples: Sequence[Example], on_progress: Progress) -> Lesson:
-        """Fit, draw, rank; `on_progress` gets a fraction of this call."""
-        reading, drawing, ranking = "reading what people said", "drawing replies", "ranking them"
-        everything = self.opinions(examples, lambda done: on_progress(0.15 * done, reading))
+    @property
+    def spec(self) -> JobSpec:
+        """Return the job."""
+        return self.drawer.spec
+
+    def draws(
+        self, examples: Sequence[Example], kept: Path, on_progress: Callable[[float], None]
+    ) -> Draws:
+        """Return the draws kept in a directory, or draw and keep them there."""
+        if not kept.exists():
+            self.drawer.draw(prompts_to_ask(self.spec, examples), on_progress).keep(kept)
+        return Draws.read(kept)
+
+    def teach(self, examples: Sequence[Example], draws: Draws, on_progress: Progress) -> Lesson:
+        """Fit and rank; `on_progress` gets a fraction of this call."""
+        everything = self.opinions(
+            examples, lambda done: on_progress(0.8 * done, "reading what people said")
+        )
+        on_progress(0.8, "ranking the replies")
         contrary = contrary_people(everything)
         said = everything.without(contrary)
         reward, judged = fit_reward(said), foretold(said, self.spec.seed)
-        heard = [example for example in examples if example.person not in contrary]
-        asked, features = self._draw(heard, lambda done: on_progress(0.15 + 0.8 * done, drawing))
-        on_progress(1.0, ranking)
-        z = _length_z(heard)
-        pairs = better_and_worse(
-            asked,
-            [reward.score(of_prompt) for of_prompt in features],
-            most=self.spec.ranked_pairs,
-            any_length=z > LENGTH_MATTERS,
-        )
-        pairs += self._anchors()
+        z = _length_z([example for example in examples if example.person not in contrary])
+        pairs = self._ranked(draws, reward, any_length=z > LENGTH_MATTERS) + draws.anchors
         found = RewardFigures(
             accuracy=figures.person_bootstrap(figures.accuracy, judged, self.spec.seed),
             p_value=figures.permutation_p(judged, self.spec.seed),
             style=reward.style(),
             length_z=z,
-            prompts=len(asked),
-            drawn=sum(len(one.options) for one in asked),
+            prompts=len(draws.asked),
+            drawn=sum(len(one.options) for one in draws.asked),
             pairs=len(pairs),
             contrary=sorted(contrary),
         )
         return Lesson(pairs, reward, found)
 
-    def _ids(self, prompt: Prompt) -> list[int]:
-        return self.texts.prompt([message.model_dump() for message in prompt])
+    def _ranked(self, draws: Draws, reward: Reward, *, any_length: bool) -> list[PairExample]:
+        """Return better replies beside worse ones."""
+        rows = [(one.prompt, option) for one in draws.asked for option in one.options]
+        scores = reward.score(_with_style(draws.states, rows))
+        ends = np.cumsum([len(one.options) for one in draws.asked])
+        return better_and_worse(
+            draws.asked,
+            np.split(scores, ends[:-1]),
+            most=self.spec.ranked_pairs,
+            any_length=any_length,
+        )
 
     def features(
         self,
@@ -147,10 +156,13 @@ class Teacher:
     ) -> Floats:
         """Return the features of finished replies to prompts.  # (N, D)"""
         scored = [
-            Scored(self._ids(prompt), self.texts.reply(option.text, complete=option.complete))
+            Scored(
+                self.drawer.ids(prompt),
+                self.drawer.texts.reply(option.text, complete=option.complete),
+            )
             for prompt, option in rows
         ]
-        return _with_style(reply_states(self.causal, scored, on_progress), rows)
+        return _with_style(reply_states(self.drawer.causal, scored, on_progress), rows)
 
     def opinions(
         self, examples: Sequence[Example], on_progress: Callable[[float], None]
@@ -174,64 +186,6 @@ class Teacher:
             of_pairs=_rows(pairs),
         )
 
-    def _draw(
-        self, examples: Sequence[Example], on_progress: Callable[[float], None]
-    ) -> tuple[list[Asked], list[Floats]]:
-        """Let the base answer people's prompts, each several times; with each prompt's features."""
-        prompts = list({prompt_key(example): example.prompt for example in examples}.values())
-        count = min(len(prompts), self.spec.ranked_prompts)
-        chosen = sorted(random.Random(self.spec.seed).sample(range(len(prompts)), count))
-        each = max(self.spec.draws, round(self.spec.draws * self.spec.ranked_prompts / count / 2))
-        shown = [prompts[place] for place in chosen for _ in range(each)]
-        with Overheard(self.causal, len(shown)) as states:
-            options = self._say(
-                shown, TEMPERATURE, TOP_P, on_progress=on_progress, on_token=states.heard
-            )
-        features = _with_style(states.averages(), list(zip(shown, options, strict=True)))
-        asked = [
-            Asked(tuple(prompts[place]), tuple(options[start : start + each]))
-            for start, place in zip(range(0, len(options), each), chosen, strict=True)
-        ]
-        return asked, np.split(features, len(asked))
-
-    def _anchors(self) -> list[PairExample]:
-        """Return plain questions with what the base would say first, against what it might say.
-
-        They hold on to what it knows: both replies are its own, and neither is of anybody's taste.
-        """
-        lines = files("trainer").joinpath("anchors.txt").read_text(encoding="utf-8").splitlines()
-        count = min(len(lines), self.spec.anchors)
-        chosen = random.Random(self.spec.seed).sample(lines, count)
-        prompts = [(ChatMessage(role="user", content=line),) for line in chosen]
-        likeliest, drawn = self._say(prompts, 0.0, 1.0), self._say(prompts, 1.0, 1.0)
-        return anchor_pairs(prompts, likeliest, drawn)
-
-    def _say(
-        self, prompts: Sequence[Prompt], temperature: float, top_p: float, **told: Any
-    ) -> list[Option]:
-        """Let the base answer each of the prompts; `told` is as of `draw_replies`."""
-        ids = [self._ids(prompt) for prompt in prompts]
-        drawing = Drawing(
-            end_ids=frozenset({self.texts.end_id}),
-            max_tokens=self.spec.sample_max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=self.spec.seed,
-            batch=self._at_once(max(map(len, ids))),
-        )
-        drawn = draw_replies(Base(self.causal), "base", ids, drawing, **told)
-        return [Option(self.texts.read(one.token_ids), one.finished) for one in drawn]
-
-    def _at_once(self, longest: int) -> int:
-        """Return how many replies to prompts of so many tokens are drawn side by side."""
-        config = self.causal.config.get_text_config()
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        kind = "cuda" if self.causal.device.type == "cuda" else "cpu"
-        token = 2 * config.num_hidden_layers * heads * head * self.causal.dtype.itemsize
-        room = CACHE_BYTES[kind] // int(token * (longest + self.spec.sample_max_tokens))
-        return max(1, min(DRAWS_AT_ONCE[kind], room))
-
 
 def _with_style(states: Floats, rows: Sequence[tuple[Prompt, Option]]) -> Floats:
     """Return the states with the plain counts beside them.  # (N, D)"""
@@ -240,19 +194,6 @@ def _with_style(states: Floats, rows: Sequence[tuple[Prompt, Option]]) -> Floats
         for prompt, option in rows
     ]
     return np.concatenate([states, np.array(style)], axis=1)
-
-
-class Base:
-    """A model without adapters, as trainer.sampling takes one."""
-
-    def __init__(self, causal: Any) -> None:
-        self.causal, self.device = causal, causal.device
-
-    @contextmanager
-    def using(self, system: System) -> Iterator[Any]:
-        """Yield the model, without gradients."""
-        with torch.inference_mode():
-            yield self.causal
 
 
 def foretold(said: Opinions, seed: int) -> Judged:

@@ -19,6 +19,7 @@ from core.jobs import ChatMessage, Example, JobSpec
 from core.report import Interval, Sample, SystemFigures
 from trainer import figures
 from trainer.best_of_n import Teacher
+from trainer.draws import Drawer
 from trainer.keepset import MAX_TOKENS, keep_parts, keep_score, load_keepset
 from trainer.preference import Progress, measure_preference
 from trainer.ranked import Option
@@ -98,7 +99,7 @@ class Bench:
         prompts = [[ChatMessage.model_validate(m) for m in prompt] for prompt in self.prompts]
         scores = {}
         with self.systems.using("base") as causal:
-            teacher = Teacher(self.spec, causal, self.texts)
+            teacher = Teacher(Drawer(self.spec, causal, self.texts))
             for system, said in self.drawn.items():
                 options = [Option(self.texts.read(one.token_ids), one.finished) for one in said]
                 rows = list(zip(prompts, options, strict=True))

@@ -46,7 +46,6 @@ WORK = "work"
 """Where stages and checkpoints lie until the report is written."""
 CHECKPOINT_S = 60.0
 _METRICS = "metrics.json"
-_LESSON = "lesson"
 _TRAINED = 0.75
 """The fraction of the job at which training ends and evaluation begins."""
 _RANKED = 0.3
@@ -174,7 +173,7 @@ def _learn(
     def on_progress(fraction: float, message: str) -> None:
         log.write("rank", fraction=_STARTED + (_RANKED - _STARTED) * fraction, message=message)
 
-    return learn(spec, examples, directory / WORK / _LESSON, on_progress)
+    return learn(spec, examples, directory / WORK, on_progress)
 
 
 def _train(

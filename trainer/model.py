@@ -1,8 +1,8 @@
 """The base model and the LoRA adapter of a job: where they run, in which precision, how they are
 saved.
 
-The base is loaded as it is published, frozen, and never written. Adapter weights are float32 while
-they are trained, and of the base's type in what a job hands out.
+The base is frozen and never written. Adapter weights are float32 while they are trained, and of the
+type they are served in in what a job hands out.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def choose_device(wanted: str) -> str:
     return kind
 
 
-def choose_dtype(wanted: str, device: str) -> torch.dtype:
-    """Return the base weights' type; `auto` is bfloat16 where the processor has it, float32
+def served_dtype(wanted: str, device: str) -> torch.dtype:
+    """Return the type replies are served in; `auto` is bfloat16 where the processor has it, float32
     elsewhere.
 
     Not float16: its range is too small for training without a loss scaler.
@@ -53,10 +53,20 @@ def choose_dtype(wanted: str, device: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def job_dtype(wanted: str, device: str) -> torch.dtype:
+    """Return the type a job computes in: the served one, but for `auto` on x86 without AMX.
+
+    There a product of bfloat16 takes up to twice as long as one of float32 (docs/decisions/014).
+    """
+    served = served_dtype(wanted, device)
+    slow = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    return torch.float32 if wanted == "auto" and device == "cpu" and slow else served
+
+
 def load_base(spec: JobSpec) -> Any:
     """Load the frozen base model on its device; raises ModelError."""
     device = choose_device(spec.device)
-    dtype = choose_dtype(spec.dtype, device)
+    dtype = job_dtype(spec.dtype, device)
     quantized: dict[str, Any] = {}
     if spec.load_in_4bit:
         if device != "cuda":
@@ -120,7 +130,7 @@ def round_adapter(spec: JobSpec, source: Path, target: Path) -> None:
 
     Half the bytes to keep, to hash and to load, where that is bfloat16.
     """
-    dtype = choose_dtype(spec.dtype, choose_device(spec.device))
+    dtype = served_dtype(spec.dtype, choose_device(spec.device))
     weights = load_file(source / WEIGHTS)
     rounded = {name: tensor.to(dtype) for name, tensor in weights.items()}
     save_file(rounded, target / WEIGHTS, metadata={"format": "pt"})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from trainer.scoring import System, left_padded
 
@@ -70,8 +71,8 @@ def draw_replies(
     for start in range(0, len(order), drawing.batch):
         places = order[start : start + drawing.batch]
         with systems.using(system) as causal:
-            batch = _Batch(causal, [prompts[i] for i in places], luck[places], systems.device)
-            said = batch.run(drawing, _placed(on_token, places))
+            batch = _Batch(causal, [prompts[i] for i in places], luck[places], drawing)
+            said = batch.run(_placed(on_token, places))
             drawn.update(zip(places, said, strict=True))
         on_progress(len(drawn) / len(prompts))
     return [drawn[place] for place in range(len(prompts))]
@@ -83,36 +84,104 @@ def _placed(
     return lambda rows: on_token([places[row] for row in rows])
 
 
+class _Room(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values of one layer in a buffer with room for all tokens to come.
+
+    Growing by concatenation copies everything that is there for every token.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._tokens = tokens
+        self._buffers: tuple[torch.Tensor, ...] = ()
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add states (R, heads, T, size); return all there are, as views."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._buffers = tuple(
+                states.new_empty((*states.shape[:2], self._tokens, states.shape[3]))
+                for states in (key_states, value_states)
+            )
+        start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = states
+        return self._show(end)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows; one named twice is there twice."""
+        end = self.get_seq_length()
+        buffers = tuple(
+            buffer.new_empty((len(indices), *buffer.shape[1:])) for buffer in self._buffers
+        )
+        for buffer, old in zip(buffers, self._buffers, strict=True):
+            buffer[:, :, :end] = old[indices, :, :end]
+        self._buffers = buffers
+        self._show(end)
+
+    def _show(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+        return self.keys, self.values
+
+
+def _roomy_cache(causal: Any, tokens: int) -> DynamicCache:
+    """Return a cache for so many tokens a row; layers that hold anything else stay as they are."""
+    cache = DynamicCache(config=causal.config)
+    cache.layers = [
+        _Room(tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
+    return cache
+
+
 class _Batch:
-    """Rows that decode together; `rows` says which of them still run."""
+    """Rows that decode together; `rows` says which of them still run.
+
+    Rows of the same prompt share the pass over it.
+    """
 
     def __init__(
-        self, causal: Any, prompts: list[Sequence[int]], luck: torch.Tensor, device: torch.device
+        self, causal: Any, prompts: list[Sequence[int]], luck: torch.Tensor, drawing: Drawing
     ) -> None:
-        self.causal, self.luck = causal, luck.to(device)
-        inputs = left_padded(prompts, device)
-        self.ids = inputs["input_ids"]  # (R, T) at first, (R, 1) after
+        self.causal, self.drawing = causal, drawing
+        self.luck = luck.to(causal.device)
+        different = list(dict.fromkeys(map(tuple, prompts)))
+        self.prompt_of = [different.index(tuple(prompt)) for prompt in prompts]
+        inputs = left_padded(different, causal.device)
+        self.ids = inputs["input_ids"]  # (prompts, T) at first, (R, 1) after
         self.mask = inputs["attention_mask"]  # (R, T so far)
         self.positions = inputs["position_ids"]
-        self.cache: Any = None
+        self.cache = _roomy_cache(causal, self.ids.shape[1] + drawing.max_tokens)
         self.rows = list(range(len(prompts)))
         self.tokens: list[list[int]] = [[] for _ in prompts]
         self.finished = [False] * len(prompts)
 
-    def run(self, drawing: Drawing, on_token: Callable[[Sequence[int]], None]) -> list[Drawn]:
-        for step in range(drawing.max_tokens):
-            logits = self._forward()
+    def run(self, on_token: Callable[[Sequence[int]], None]) -> list[Drawn]:
+        logits = self._read_prompts()
+        for step in range(self.drawing.max_tokens):
             if step:
+                logits = self._forward()
                 on_token(self.rows)
-            chosen = choose(logits, self.luck[self.rows, step], drawing)
+            chosen = choose(logits, self.luck[self.rows, step], self.drawing)
             for row, token in zip(self.rows, chosen.tolist(), strict=True):
-                if token in drawing.end_ids:
+                if token in self.drawing.end_ids:
                     self.finished[row] = True
                 else:
                     self.tokens[row].append(token)
             if not self._drop_finished(chosen):
                 break
         return [Drawn(ids, done) for ids, done in zip(self.tokens, self.finished, strict=True)]
+
+    def _read_prompts(self) -> torch.Tensor:
+        """Pass over every different prompt once; from then on each reply has its row."""
+        logits = self._forward()
+        if len(logits) == len(self.prompt_of):
+            return logits
+        index = torch.tensor(self.prompt_of, device=logits.device)
+        self.cache.batch_select_indices(index)
+        self.positions, self.mask = self.positions[index], self.mask[index]
+        return logits[index]
 
     def _forward(self) -> torch.Tensor:
         """One step; returns the next token's logits, (R, vocab) float32."""
@@ -124,7 +193,6 @@ class _Batch:
             use_cache=True,
             logits_to_keep=1,
         )
-        self.cache = out.past_key_values
         return out.logits[:, -1].float()  # type: ignore[no-any-return]
 
     def _drop_finished(self, chosen: torch.Tensor) -> bool:

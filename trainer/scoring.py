@@ -76,19 +76,29 @@ class Systems:
     def using(self, system: System) -> Iterator[Any]:
         """Yield the causal model speaking as `system`, without gradients; then the candidate."""
         own, causal = self._adapters["candidate"], self.model.get_base_model()
-        # Without this, the head's product over the last positions only (a view) copies the whole
-        # head once for every row: 56 MB each for the default model.
-        hook = causal.get_output_embeddings().register_forward_pre_hook(_contiguous)
-        with torch.inference_mode():
+        with torch.inference_mode(), contiguous_head(causal):
             if system != "base":
                 self.model.set_adapter(self._adapters[system])
             try:
                 with self.model.disable_adapter() if system == "base" else nullcontext():
                     yield causal
             finally:
-                hook.remove()
                 if system == "live":
                     self.model.set_adapter(own)
+
+
+@contextmanager
+def contiguous_head(causal: Any) -> Iterator[None]:
+    """Give the head whole tensors while open.
+
+    Without this its product over the last positions only (a view) copies the whole head once for
+    every row: 56 MB each for the default model.
+    """
+    hook = causal.get_output_embeddings().register_forward_pre_hook(_contiguous)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _contiguous(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -13,7 +13,8 @@ from core.jobs import ADAPTER, Example, JobSpec
 from core.report import read_report
 from core.settings import GateSettings
 from tests.trainer.rows import DPO, job_spec, vote
-from trainer.best_of_n import Base, Teacher, keep_lesson, read_lesson
+from trainer.best_of_n import DRAWS, Lesson, Teacher, keep_lesson, read_lesson
+from trainer.draws import Drawer, _Base
 from trainer.gate import judge
 from trainer.job import run_job
 from trainer.model import load_base, load_tokenizer
@@ -49,14 +50,21 @@ def votes(count: int = 16) -> list[Example]:
 
 
 def teacher(spec: JobSpec) -> Teacher:
-    return Teacher(spec, load_base(spec).eval(), Texts(load_tokenizer(spec), spec.max_length))
+    texts = Texts(load_tokenizer(spec), spec.max_length)
+    return Teacher(Drawer(spec, load_base(spec).eval(), texts))
+
+
+def lesson_of(own: Teacher, work: Path) -> Lesson:
+    return own.teach(votes(), own.draws(votes(), work / DRAWS, print), print)
 
 
 def test_a_lesson_is_pairs_of_the_bases_own_replies(tiny_model: Path, tmp_path: Path) -> None:
     """Nobody's words stand in them; kept on disk, the lesson comes back as it was."""
     told: list[float] = []
     spec = job_spec(tiny_model, BON, **SMALL)
-    lesson = teacher(spec).teach(votes(), lambda fraction, _: told.append(fraction))
+    own = teacher(spec)
+    draws = own.draws(votes(), tmp_path / DRAWS, told.append)
+    lesson = own.teach(votes(), draws, lambda fraction, _: told.append(1 + fraction))
     assert lesson.pairs
     assert {pair.person for pair in lesson.pairs} == {TEACHER}
     assert not {"and you there?", "it is as it is"} & {pair.chosen for pair in lesson.pairs}
@@ -74,13 +82,15 @@ def test_a_lesson_is_pairs_of_the_bases_own_replies(tiny_model: Path, tmp_path: 
 def test_states_overheard_while_drawing_are_those_of_the_finished_reply(tiny_model: Path) -> None:
     """What is averaged token by token equals a pass over the reply without its last token."""
     own = teacher(job_spec(tiny_model, BON))
-    ids = [own.texts.prompt([{"role": "user", "content": text}]) for text in ("Hi", "And you?")]
+    ids = [
+        own.drawer.texts.prompt([{"role": "user", "content": text}]) for text in ("Hi", "And you?")
+    ]
     drawing = Drawing(end_ids=frozenset(), max_tokens=9, temperature=1.0, seed=1)
 
-    with Overheard(own.causal, 2) as heard:
-        drawn = draw_replies(Base(own.causal), "base", ids, drawing, on_token=heard.heard)
+    with Overheard(own.drawer.causal, 2) as heard:
+        drawn = draw_replies(_Base(own.drawer.causal), "base", ids, drawing, on_token=heard.heard)
     rows = [Scored(p, one.token_ids[:-1]) for p, one in zip(ids, drawn, strict=True)]
-    assert np.allclose(heard.averages(), reply_states(own.causal, rows), atol=1e-4)
+    assert np.allclose(heard.averages(), reply_states(own.drawer.causal, rows), atol=1e-4)
 
 
 def test_a_job_learns_from_ranked_draws(tiny_model: Path, tmp_path: Path) -> None:
@@ -103,11 +113,22 @@ def test_what_was_ranked_before_a_crash_is_not_drawn_again(
     """A job that finds a lesson trains on that one: here it has three pairs only."""
     directory, spec = tmp_path / "job", job_spec(tiny_model, BON, **SMALL)
     write_job(directory, spec, votes(), votes(8))
-    lesson = teacher(spec).teach(votes(), lambda fraction, message: None)
     (directory / "work").mkdir()
+    lesson = lesson_of(teacher(spec), directory / "work")
     keep_lesson(directory / "work" / "lesson", replace(lesson, pairs=lesson.pairs[:3]))
     run_job(directory, evaluate=False)
     assert read_report(directory).train_metrics["1-dpo"]["examples"] == 3
+
+
+def test_draws_are_not_drawn_again(tiny_model: Path, tmp_path: Path) -> None:
+    """What is kept comes back; another seed would have drawn other replies."""
+    first = teacher(job_spec(tiny_model, BON, **SMALL)).draws(votes(), tmp_path / DRAWS, print)
+    spec = job_spec(tiny_model, BON, **SMALL).model_copy(update={"seed": 9})
+    again = teacher(spec).draws(votes(), tmp_path / DRAWS, print)
+    anew = teacher(spec).draws(votes(), tmp_path / "other", print)
+    assert (again.asked, again.anchors) == (first.asked, first.anchors)
+    assert np.array_equal(again.states, first.states)
+    assert anew.asked != first.asked
 
 
 def test_a_family_whose_layers_cannot_be_read_is_refused_with_advice() -> None:
@@ -124,5 +145,5 @@ def test_a_family_whose_layers_cannot_be_read_is_refused_with_advice() -> None:
 def test_long_prompts_are_answered_by_fewer_at_once(tiny_model: Path) -> None:
     """What is kept for attention stays within its room; there is always room for one."""
     own = teacher(job_spec(tiny_model, BON))
-    assert own._at_once(50) == 64
-    assert own._at_once(10**9) == 1
+    assert own.drawer.at_once(50) == 128
+    assert own.drawer.at_once(10**9) == 1
