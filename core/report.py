@@ -77,14 +77,14 @@ class SystemFigures(_Part):
 class RewardFigures(_Part):
     """What a reward model found in the votes, and the pairs it chose to learn from.
 
-    `accuracy` and `p_value` are as in PreferenceFigures, of rewards out of fold: each row is scored
-    by a fit that never saw its prompt. `style`: what each plain count of a reply adds to the log-
-    odds of a 👍 when it grows by one standard deviation. `length_z`: by how many standard errors
-    liked replies differ in length from disliked ones. `drawn` replies to `prompts` prompts were
-    ranked. `gain`: by how much the candidate's replies to held-out prompts have more reward than
-    the base's, in log-odds of a 👍, prompt by prompt; `over_live` the same against the live
-    adapter's. `contrary` people voted against all others more surely than by chance; what they said
-    is left out.
+    `accuracy` is as in PreferenceFigures, of rewards out of fold: each row is scored by a fit that
+    never saw its prompt. `p_value` is trainer.luck's. `style`: what each plain count of a reply
+    adds to the log-odds of a 👍 when it grows by one standard deviation. `length_z`: by how many
+    standard errors liked replies differ in length from disliked ones. `drawn` replies to `prompts`
+    prompts were ranked. `gain`: by how much the candidate's replies to held-out prompts have more
+    reward than the base's, in log-odds of a 👍, prompt by prompt; `over_live` the same against the
+    live adapter's. `contrary` people voted against all others more surely than by chance; what they
+    said is left out.
     """
 
     accuracy: Interval

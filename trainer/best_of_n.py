@@ -27,6 +27,7 @@ from core.report import RewardFigures
 from trainer import figures
 from trainer.draws import Drawer, Draws, Prompt, prompts_to_ask
 from trainer.figures import Judged
+from trainer.luck import chance_of_luck
 from trainer.model import load_base, load_tokenizer
 from trainer.ranked import (
     LENGTH_MATTERS,
@@ -127,7 +128,7 @@ class Teacher:
         pairs = self._ranked(draws, reward, any_length=z > LENGTH_MATTERS) + draws.anchors
         found = RewardFigures(
             accuracy=figures.person_bootstrap(figures.accuracy, judged, self.spec.seed),
-            p_value=figures.permutation_p(judged, self.spec.seed),
+            p_value=chance_of_luck(everything, self.spec.seed),
             style=reward.style(),
             length_z=z,
             prompts=len(draws.asked),

@@ -144,7 +144,7 @@ class Reward:
 
 def fit_reward(said: Opinions) -> Reward:
     """Fit the reward; with votes of one kind and no pairs it is constant but for the penalty."""
-    scale = _scale(np.concatenate([said.votes, said.chosen, said.rejected]))
+    scale = scale_of(said)
     votes = torch.from_numpy(scale(said.votes))
     pairs = torch.from_numpy(scale(said.chosen) - scale(said.rejected))
     signs = torch.from_numpy(2 * said.labels - 1)
@@ -171,11 +171,7 @@ def fit_reward(said: Opinions) -> Reward:
 
 def out_of_fold(said: Opinions, seed: int) -> tuple[Floats, Floats]:
     """Return each vote's reward and each pair's difference by a fit that never saw its prompt."""
-    prompts = sorted({*said.of_votes.prompts, *said.of_pairs.prompts})
-    random.Random(seed).shuffle(prompts)
-    fold = {prompt: place % FOLDS for place, prompt in enumerate(prompts)}
-    vote_folds = np.array([fold[prompt] for prompt in said.of_votes.prompts], dtype=int)
-    pair_folds = np.array([fold[prompt] for prompt in said.of_pairs.prompts], dtype=int)
+    vote_folds, pair_folds = folds_by_prompt(said, seed, FOLDS)
     rewards, differences = np.zeros(len(vote_folds)), np.zeros(len(pair_folds))
     for number in range(FOLDS):
         votes, pairs = vote_folds == number, pair_folds == number
@@ -185,6 +181,19 @@ def out_of_fold(said: Opinions, seed: int) -> tuple[Floats, Floats]:
         rewards[votes] = reward.score(said.votes[votes])
         differences[pairs] = reward.score(said.chosen[pairs]) - reward.score(said.rejected[pairs])
     return rewards, differences
+
+
+def folds_by_prompt(
+    said: Opinions, seed: int, count: int
+) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """Return in which of `count` folds each vote and each pair is; a prompt is in one only."""
+    prompts = sorted({*said.of_votes.prompts, *said.of_pairs.prompts})
+    random.Random(seed).shuffle(prompts)
+    fold = {prompt: place % count for place, prompt in enumerate(prompts)}
+    return (
+        np.array([fold[prompt] for prompt in said.of_votes.prompts], dtype=int),
+        np.array([fold[prompt] for prompt in said.of_pairs.prompts], dtype=int),
+    )
 
 
 def contrary_people(said: Opinions) -> frozenset[str]:
@@ -211,7 +220,9 @@ def contrary_people(said: Opinions) -> frozenset[str]:
     return frozenset(found if 2 * of_them < spoken.total() else ())
 
 
-def _scale(features: Floats) -> Scale:
+def scale_of(said: Opinions) -> Scale:
+    """Return the scale on which the replies people spoke of are comparable, whatever they said."""
+    features = np.concatenate([said.votes, said.chosen, said.rejected])
     states = features.shape[1] - len(FEATURES)
     spread = features.std(axis=0)
     spread[:states] += _LEAST_SPREAD[0]
