@@ -96,9 +96,8 @@ class Stage(_Format):
     says what is learnt from: the examples themselves, or pairs of the base's own replies, ranked by
     a reward model of the examples (DPO only). `stop_margin` ends a DPO stage early: where chosen
     replies have become that many nats likelier against rejected ones, what follows costs more than
-    it teaches. `strength` is what remains of the
-    adapter after the stage, in (0, 1]: going part of the way back to the base gives back more of
-    what it knew than it takes of what was learnt (WiSE-FT, Wortsman et al. 2022).
+    it teaches. With `keep_known` the adapter is weakened after the stage until plain questions are
+    answered as before (trainer.strength).
     """
 
     method: Literal["sft", "kto", "dpo"]
@@ -109,7 +108,7 @@ class Stage(_Format):
     batch_size: int = 4
     on: Literal["examples", "draws"] = "examples"
     stop_margin: float | None = None
-    strength: float = 1.0
+    keep_known: bool = False
 
 
 class JobSpec(_Format):
@@ -141,7 +140,7 @@ class JobSpec(_Format):
     draws: int = 4
     ranked_prompts: int = 180
     ranked_pairs: int = 90
-    anchors: int = 36
+    anchors: int = 44
     created_at: str = ""
 
 

@@ -46,6 +46,7 @@ WORK = "work"
 """Where stages and checkpoints lie until the report is written."""
 CHECKPOINT_S = 60.0
 _METRICS = "metrics.json"
+_HOW_STRONG = "finding how strong it may be without forgetting"
 _TRAINED = 0.75
 """The fraction of the job at which training ends and evaluation begins."""
 _RANKED = 0.3
@@ -220,6 +221,8 @@ def _train_stage(
     checkpoint_s: float,
 ) -> None:
     from trainer.model import load_tokenizer, save_adapter, weaken_adapter
+    from trainer.scoring import Texts
+    from trainer.strength import choose_strength
     from trainer.tokens import make_encoder
     from trainer.train import train_stage
 
@@ -239,11 +242,16 @@ def _train_stage(
         on_step=_step_writer(log, spec, number, target.name),
     )
 
-    weaken_adapter(trained.model, spec.stages[number].strength)
+    metrics = dict(trained.metrics)
+    if spec.stages[number].keep_known:
+        log.write(target.name, fraction=_fraction(spec, number, 1.0), message=_HOW_STRONG)
+        found = choose_strength(trained.model, Texts(load_tokenizer(spec), spec.max_length))
+        weaken_adapter(trained.model, found.value)
+        metrics["strength"] = found.as_dict()
 
     def fill(path: Path) -> None:
         save_adapter(trained.model, path, spec.base_model)
-        (path / _METRICS).write_text(json.dumps(trained.metrics), encoding="utf-8")
+        (path / _METRICS).write_text(json.dumps(metrics), encoding="utf-8")
 
     publish_directory(target, fill)
     shutil.rmtree(scratch, ignore_errors=True)

@@ -114,7 +114,12 @@ def echoes(prompt: str, reply: str) -> bool:
 
 def load_keepset() -> list[KeepItem]:
     """Read the items that came with this package."""
-    text = files("trainer").joinpath("keepset.jsonl").read_text(encoding="utf-8")
+    return load_items("keepset.jsonl")
+
+
+def load_items(name: str) -> list[KeepItem]:
+    """Read a file of items that came with this package."""
+    text = files("trainer").joinpath(name).read_text(encoding="utf-8")
     return [KeepItem.model_validate_json(line) for line in text.splitlines()]
 
 

@@ -42,7 +42,7 @@ _BON = Stage(
     batch_size=2,
     on="draws",
     stop_margin=40.0,
-    strength=0.6,
+    keep_known=True,
 )
 
 

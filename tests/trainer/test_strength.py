@@ -1,0 +1,101 @@
+"""How strong an adapter may be: the greatest strength at which plain questions stay answered."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+
+from tests.trainer.rows import DPO, job_spec
+from trainer import strength
+from trainer.keepset import KeepItem, load_items, load_keepset
+from trainer.model import load_base, load_tokenizer, lora_config, weaken_adapter
+from trainer.scoring import Systems, Texts
+from trainer.strength import STRENGTHS, TUNESET, choose_strength
+
+
+def world(tiny_model: Path, size: float) -> tuple[PeftModel, Texts]:
+    """A tiny base with an adapter of random weights; `size` says how much it adds."""
+    spec = job_spec(tiny_model, DPO)
+    torch.manual_seed(0)
+    model = get_peft_model(load_base(spec), lora_config(spec))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=size)
+    return model, Texts(load_tokenizer(spec), spec.max_length)
+
+
+@pytest.fixture
+def own_answers(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> list[KeepItem]:
+    """Questions whose right answers are whatever the tiny base says to them."""
+    model, texts = world(tiny_model, 0.0)
+    items = load_items(TUNESET)[:8]
+    said = strength._replies(Systems(model), "base", texts, items)
+    made = [
+        item.model_copy(update={"check": _Same(text)})
+        for item, text in zip(items, said, strict=True)
+    ]
+    monkeypatch.setattr(strength, "load_items", lambda name: made)
+    return made
+
+
+class _Same:
+    """A rule that wants one text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def passes(self, reply: str) -> bool:
+        return reply == self.text
+
+
+def test_an_adapter_that_changes_nothing_keeps_its_whole_strength(
+    tiny_model: Path, own_answers: list[KeepItem]
+) -> None:
+    """The first strength tried is taken, and nothing is lost there."""
+    found = choose_strength(*world(tiny_model, 0.0))
+    assert (found.value, found.asked, found.lost) == (1.0, 8, {1.0: 0})
+
+
+def test_an_adapter_that_forgets_is_weakened_as_far_as_it_goes(
+    tiny_model: Path, own_answers: list[KeepItem]
+) -> None:
+    """Everything is lost at every strength, so the least is taken; all that was tried is told."""
+    model, texts = world(tiny_model, 50.0)
+    found = choose_strength(model, texts)
+    assert found.value == STRENGTHS[-1]
+    assert list(found.lost) == list(STRENGTHS)
+    assert min(found.lost.values()) > strength.MOST_LOST
+
+
+def test_trying_strengths_is_what_weakening_does(
+    tiny_model: Path, own_answers: list[KeepItem]
+) -> None:
+    """Replies at half strength are those of the adapter weakened to a half, which stays untouched
+    while strengths are tried."""
+    model, texts = world(tiny_model, 1.0)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    with strength._scaled(model, 0.5):
+        tried = strength._replies(Systems(model), "candidate", texts, own_answers)
+    choose_strength(model, texts)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    weaken_adapter(model, 0.5)
+    assert strength._replies(Systems(model), "candidate", texts, own_answers) == tried
+
+
+def test_the_questions_are_neither_in_the_keep_set_nor_trained_on() -> None:
+    """What strengths are chosen by is not what the gate tests, nor what is rehearsed."""
+    asked = {item.prompt for item in load_items(TUNESET)}
+    anchors = files("trainer").joinpath("anchors.txt").read_text(encoding="utf-8").splitlines()
+    assert len(asked) == len(load_items(TUNESET))
+    assert not asked & {item.prompt for item in load_keepset()}
+    assert not asked & set(anchors)
+
+
+def test_a_base_that_knows_nothing_leaves_the_adapter_as_strong_as_it_is(tiny_model: Path) -> None:
+    """The tiny base answers none of the real questions: nothing can be lost."""
+    found = choose_strength(*world(tiny_model, 1.0))
+    assert (found.value, found.asked) == (1.0, 0)
