@@ -48,7 +48,7 @@ class Drawing:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    batch: int = 20
+    batch: int = 40
 
 
 def draw_replies(

@@ -7,6 +7,7 @@ stands out more than what comes next. No gradients, the adapter off.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,12 @@ def reply_states(
     """
     out = np.zeros((len(rows), width(causal)))
     done = 0
-    with torch.inference_mode(), _Kept(causal) as kept:
+    with torch.inference_mode(), _Kept(causal, only=True) as kept:
         for group in _batches(rows):
             kept.clear()
             ids, mask, spoken = _padded([rows[i] for i in group], causal.device)
-            causal.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
+            with suppress(_Enough):
+                causal.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
             share = (spoken / spoken.sum(1, keepdim=True).clamp(min=1)).unsqueeze(-1)  # (B, T, 1)
             means = [(states.float() * share).sum(1) for states in kept]  # LAYERS × (B, hidden)
             out[group] = torch.cat(means, dim=1).double().cpu().numpy()
@@ -92,10 +94,15 @@ def _layers(causal: Any) -> Any:
     )
 
 
-class _Kept:
-    """The outputs of the chosen layers, kept in order while open."""
+class _Enough(Exception):
+    """Ends a pass through the model: the layers above are not needed."""
 
-    def __init__(self, causal: Any) -> None:
+
+class _Kept:
+    """The outputs of the chosen layers, kept in order while open; with `only` a pass ends there."""
+
+    def __init__(self, causal: Any, *, only: bool = False) -> None:
+        self._only = only
         layers = _layers(causal)
         self._layers = [
             layers[max(0, len(layers) * (part + 1) // (LAYERS + 1) - 1)] for part in range(LAYERS)
@@ -106,6 +113,8 @@ class _Kept:
     def __enter__(self) -> list[torch.Tensor]:
         def keep(module: Any, inputs: Any, output: Any) -> None:
             self._states.append(output[0] if isinstance(output, tuple) else output)
+            if self._only and len(self._states) == LAYERS:
+                raise _Enough
 
         self._hooks = [layer.register_forward_hook(keep) for layer in self._layers]
         return self._states

@@ -141,7 +141,7 @@ def draw(spec: JobSpec, adapter: Path | None, prompts: Sequence[str]) -> list[Wr
     else:
         model = load_trained(spec, adapter)
     systems, texts = Systems(model), Texts(load_tokenizer(spec), spec.max_length)
-    batch = 128 if systems.device.type == "cuda" else 16
+    batch = 128 if systems.device.type == "cuda" else 64
     drawing = Drawing(
         end_ids=frozenset({texts.end_id}),
         max_tokens=SAMPLED_TOKENS,
