@@ -138,9 +138,9 @@ class JobSpec(_Format):
     sample_prompts: int = 32
     sample_max_tokens: int = 96
     draws: int = 4
-    ranked_prompts: int = 180
-    ranked_pairs: int = 90
-    anchors: int = 44
+    ranked_prompts: int = 96
+    ranked_pairs: int = 48
+    anchors: int = 32
     created_at: str = ""
 
 

@@ -125,7 +125,8 @@ class Teacher:
         said = everything.without(contrary)
         reward, judged = fit_reward(said), foretold(said, self.spec.seed)
         z = _length_z([example for example in examples if example.person not in contrary])
-        pairs = self._ranked(draws, reward, any_length=z > LENGTH_MATTERS) + draws.anchors
+        about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
+        pairs = self._ranked(draws, reward, any_length=about_length) + draws.anchors
         found = RewardFigures(
             accuracy=figures.person_bootstrap(figures.accuracy, judged, self.spec.seed),
             p_value=chance_of_luck(everything, self.spec.seed),

@@ -104,6 +104,12 @@ def together(*zs: float | None) -> float:
     return sum(found) / sqrt(len(found)) if found else 0.0
 
 
+def judged_z(judged: Judged) -> float:
+    """Return by how many standard errors rewards are in the order people voted."""
+    votes = votes_z(judged.rewards, judged.labels)
+    return together(votes, pairs_z(judged.differences))
+
+
 def accuracy(judged: Judged) -> float:
     """Return the share in the right order, of votes (an AUC) and pairs together; 0.5 is chance.
 

@@ -26,7 +26,8 @@ LENGTH_RATIO = 1.35
 """Replies of like length differ by this factor at most."""
 LENGTH_MATTERS = 3.3
 """Standard errors by which liked and disliked replies must differ in length for votes to be about
-it: by chance once in a thousand."""
+it: by chance once in a thousand. Length must also tell as much as everything together does: who
+likes no lists likes shorter replies too, without asking for them."""
 TEACHER = "reward"
 """Who such a pair is by."""
 
