@@ -3,8 +3,8 @@
 What an adapter adds to the base can be scaled. Going part of the way back gives back more of what
 the base knew than it takes of what was learnt (WiSE-FT, Wortsman et al. 2022), and how far is
 different from run to run. So the greatest strength is looked for at which plain questions are still
-answered as before: those of trainer/tuneset.jsonl that the base itself answers well. No question of the keep-set is among them, so that the gate's keep-set stays a
-test.
+answered as before: those of trainer/tuneset.jsonl that the base itself answers well. No question of
+the keep-set is among them, so that the gate's keep-set stays a test.
 """
 
 from __future__ import annotations
