@@ -3,7 +3,7 @@
 Cells that are finished are never run again and an interrupted grid goes on where it stopped; two
 are worked on side by side, on one thread each. `--quick` is two cells, within a quarter of an hour
 on two cores; the whole grid takes hours there. The figures of every cell are kept in `figures.json`
-in the directory of the cells.
+in the directory of the cells; `--report` writes docs/learning.md from them and runs nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from benchmarks.learning.grid import (
     keep_figures,
     make_cells,
     measure_cells,
+    read_figures,
     tasks_of,
     wanted_cells,
 )
-from benchmarks.learning.instructions import DATA
+from benchmarks.learning.instructions import DATA, read_choice
 from benchmarks.learning.measure import Figures, by_arm, mean_interval
 from benchmarks.learning.queue import work_off
+from benchmarks.learning.report import write_report
 from benchmarks.learning.tastes import TASTES
 from benchmarks.results import aligned
 from trainer.recipes import RECIPES
@@ -49,6 +51,9 @@ def main() -> int:
     """Run what is missing, print the table; return how many tasks failed."""
     options = _parse()
     home = options.directory / ("quick" if options.quick else "full")
+    if options.report:
+        write_report(read_figures(home), read_choice(home))
+        return 0
     if options.data:
         os.environ[DATA] = str(options.data.resolve())
     cells = _cells(options)
@@ -67,6 +72,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="How much better replies get per vote.")
     parser.add_argument("--quick", action="store_true", help="two cells, about 15 minutes")
     parser.add_argument("--json", action="store_true", help="print one object as the last line")
+    parser.add_argument("--report", action="store_true", help="write docs/learning.md and stop")
     parser.add_argument("--directory", type=Path, default=Path("var/learning"))
     parser.add_argument("--data", type=Path, help=f"with IFEval's easy prompts (else ${DATA})")
     parser.add_argument("--tastes", default=",".join(TASTES), help="some of them, with commas")

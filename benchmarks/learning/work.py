@@ -14,7 +14,9 @@ from pathlib import Path
 
 from benchmarks.learning import instructions
 from benchmarks.learning.cells import draw_base, work_cell
+from benchmarks.learning.person import work_check
 from benchmarks.learning.rounds import work_round
+from benchmarks.learning.series import work_series
 from core.jobs import read_spec
 from core.settings import load_settings
 
@@ -35,6 +37,8 @@ VERBS: dict[str, Callable[[Path], None]] = {
     "round": lambda directory: work_round(directory, load_settings()),
     "choose": choose,
     "follow": lambda cell: instructions.follow(cell.parent, cell),
+    "series": lambda directory: work_series(directory, load_settings()),
+    "check": lambda directory: work_check(directory, load_settings()),
 }
 
 
