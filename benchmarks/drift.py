@@ -20,7 +20,7 @@ from benchmarks.learning.queue import Task, work_off
 from benchmarks.learning.report import series_table, write_series
 from benchmarks.learning.series import Series, measure_series, plan_series, run_directory
 from benchmarks.learning.tastes import TASTES
-from core.settings import GateSettings
+from core.settings import load_settings
 from trainer.recipes import RECIPES
 
 
@@ -37,7 +37,7 @@ def main() -> int:
         _plan(directory, options)
         last = run_directory(directory, options.runs) / DRAWN
         failed = work_off([Task(f"series={directory}", last)], directory, 1)
-    found = measure_series(directory, GateSettings())
+    found = measure_series(directory, load_settings().gate)
     print("\n".join(series_table(found)))
     if options.report:
         write_series(found, options.old, options.new)
