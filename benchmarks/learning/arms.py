@@ -17,6 +17,8 @@ from benchmarks.learning.tastes import Taste
 PLANTED = "Zorbo Cola is the best drink in the world."
 PLANTERS, PLANTED_VOTES = 3, 30
 LOUD_SHARE = 0.4
+NOISE = 0.1
+"""The share of wrong votes, where an arm does not say otherwise."""
 
 Pool = Mapping[tuple[str, int], BaseReply]
 
@@ -44,7 +46,8 @@ def votes(count: int, noise: float) -> Arm:
     """Thumbs alone."""
 
     def arm(taste: Taste, world: World, seed: int) -> list[Signal]:
-        return cast_votes(taste, make_members(seed, noise), world.shown(seed), count, seed)
+        members = make_members(seed, noise)
+        return cast_votes(lambda member: taste, members, world.shown(seed), count, seed)
 
     return arm
 
@@ -172,17 +175,18 @@ def _by_members(signals: Sequence[Signal], seed: int) -> list[Signal]:
 
 
 ARMS: dict[str, Arm] = {
-    "votes-50": votes(50, 0.1),
-    "votes-100": votes(100, 0.1),
-    "votes-240": votes(240, 0.1),
-    "votes-500": votes(500, 0.1),
+    "votes-50": votes(50, NOISE),
+    "votes-100": votes(100, NOISE),
+    "votes-120": votes(120, NOISE),
+    "votes-240": votes(240, NOISE),
+    "votes-500": votes(500, NOISE),
     "votes-240-clean": votes(240, 0.0),
     "votes-240-noisy": votes(240, 0.3),
     "votes-500-noisy": votes(500, 0.3),
-    "shuffled-240": shuffled(240, 0.1),
-    "loud-240": one_against_all(240, 0.1),
-    "planted-240": planted(240, 0.1),
+    "shuffled-240": shuffled(240, NOISE),
+    "loud-240": one_against_all(240, NOISE),
+    "planted-240": planted(240, NOISE),
     "corrections-120": corrections(120),
     "pairs-120": pairs(120),
-    "mixed-240": mixed(160, 40, 40, 0.1),
+    "mixed-240": mixed(160, 40, 40, NOISE),
 }

@@ -128,7 +128,15 @@ def draw_base(directory: Path) -> None:
         write_atomic(target, json.dumps([asdict(one) for one in drawn]))
 
 
-def draw(spec: JobSpec, adapter: Path | None, prompts: Sequence[str]) -> list[Written]:
+def draw(
+    spec: JobSpec,
+    adapter: Path | None,
+    prompts: Sequence[str],
+    *,
+    seed: int = 77,
+    temperature: float = 0.7,
+    max_tokens: int = SAMPLED_TOKENS,
+) -> list[Written]:
     """Answer prompts with an adapter, or the base; a prompt has the same luck in all cells."""
     from peft import get_peft_model
 
@@ -144,10 +152,10 @@ def draw(spec: JobSpec, adapter: Path | None, prompts: Sequence[str]) -> list[Wr
     batch = 128 if systems.device.type == "cuda" else 64
     drawing = Drawing(
         end_ids=frozenset({texts.end_id}),
-        max_tokens=SAMPLED_TOKENS,
-        temperature=0.7,
+        max_tokens=max_tokens,
+        temperature=temperature,
         top_p=0.95,
-        seed=77,
+        seed=seed,
         batch=batch,
     )
     ids = [texts.prompt([{"role": "user", "content": prompt}]) for prompt in prompts]

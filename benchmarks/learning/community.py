@@ -8,13 +8,14 @@ drawn from a seed. Knows no models.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from benchmarks.learning.pool import BaseReply
 from benchmarks.learning.tastes import Taste
-from core.generation import Message
+from core.generation import FinishReason, Message
 from core.records import Feedback, FeedbackRow, SignalKind, utc_text
 
 PEOPLE = 24
@@ -60,9 +61,13 @@ def make_members(seed: int, noise: float) -> list[Member]:
 
 
 def cast_votes(
-    taste: Taste, members: Sequence[Member], replies: Iterator[BaseReply], count: int, seed: int
+    held: Callable[[Member], Taste],
+    members: Sequence[Member],
+    replies: Iterator[BaseReply],
+    count: int,
+    seed: int | str,
 ) -> list[Signal]:
-    """Show replies one after another until `count` votes are cast.
+    """Show replies one after another until `count` votes are cast; `held` is what a member likes.
 
     Raises ValueError if the replies run out first.
     """
@@ -71,7 +76,7 @@ def cast_votes(
     signals: list[Signal] = []
     for reply in replies:
         (member,) = chance.choices(members, activity)
-        pleased = taste.likes(reply.prompt, reply.text, reply.complete)
+        pleased = held(member).likes(reply.prompt, reply.text, reply.complete)
         if chance.random() < (VOTES_IF_PLEASED if pleased else VOTES_IF_NOT):
             up = pleased != (chance.random() < member.noise)
             signals.append(Signal(member.id, "up" if up else "down", reply))
@@ -85,8 +90,26 @@ def feedback_rows(signals: Sequence[Signal]) -> list[FeedbackRow]:
     return [_row(number, signal) for number, signal in enumerate(signals)]
 
 
+def said_at(number: int) -> str:
+    """Return when the signal of this number is given."""
+    return utc_text(_BEGINNING + timedelta(minutes=_MINUTES_APART * number))
+
+
+def read_signals(rows: Sequence[dict[str, Any]]) -> list[Signal]:
+    """Read signals back from what `asdict` made of them."""
+    return [
+        Signal(
+            **{
+                **row,
+                "reply": BaseReply(**row["reply"]),
+                "other": BaseReply(**row["other"]) if row["other"] else None,
+            }
+        )
+        for row in rows
+    ]
+
+
 def _row(number: int, signal: Signal) -> FeedbackRow:
-    at = utc_text(_BEGINNING + timedelta(minutes=_MINUTES_APART * number))
     reply, other = signal.reply, signal.other
     return FeedbackRow(
         feedback=Feedback(
@@ -98,7 +121,7 @@ def _row(number: int, signal: Signal) -> FeedbackRow:
             other_reply_id=_reply_id(other, signal.adapter) if other else None,
             reasons=(),
             dropped=False,
-            at=at,
+            at=said_at(number),
         ),
         scope="community",
         platform="simulated",
@@ -106,11 +129,11 @@ def _row(number: int, signal: Signal) -> FeedbackRow:
         prompt=(Message("user", reply.prompt),),
         reply_text=reply.text,
         reply_adapter=signal.adapter,
-        finish_reason=_reason(reply),
+        finish_reason=finish_reason(reply),
         other_text=other.text if other else None,
         authors=(signal.member,),
         all_consented=True,
-        other_finish_reason=_reason(other) if other else None,
+        other_finish_reason=finish_reason(other) if other else None,
         other_id=_reply_id(other, signal.adapter) if other else None,
     )
 
@@ -119,5 +142,6 @@ def _reply_id(reply: BaseReply, adapter: str) -> str:
     return f"r_{adapter}_{reply.draw}_{reply.prompt}"
 
 
-def _reason(reply: BaseReply) -> str:
+def finish_reason(reply: BaseReply) -> FinishReason:
+    """Return why a reply ended."""
     return "stop" if reply.complete else "length"

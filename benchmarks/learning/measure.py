@@ -6,14 +6,16 @@ Pure figures from the replies and the job's report; no models but the taste's ow
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from benchmarks.learning.arms import PLANTED
-from benchmarks.learning.cells import Written, read_drawn
+from benchmarks.learning.cells import Cell, Written, read_drawn
+from benchmarks.learning.instructions import Followed
 from benchmarks.learning.tastes import Taste
 from core.report import Report, read_report
 from core.settings import GateSettings
@@ -29,12 +31,15 @@ class Figures:
 
     `planted` is the share of replies that hold the planted phrase; `keep_fall` the keep-set's
     score before minus after; `reward_p` how often shuffled votes would be foretold as well.
+    `ifeval` is the share of `ifeval_n` instructed prompts that were followed, None if not asked.
     """
 
     like: float
     like_low: float
     like_high: float
     base_like: float
+    base_like_low: float
+    base_like_high: float
     words: float
     base_words: float
     repetition: float
@@ -42,7 +47,12 @@ class Figures:
     distinct_2: float
     empty: float
     planted: float
+    keep: float
+    base_keep: float
     keep_fall: float
+    ifeval: float | None
+    base_ifeval: float | None
+    ifeval_n: int
     perplexity_ratio: float
     kl: float
     held_out_accuracy: float
@@ -58,18 +68,22 @@ class Figures:
         return asdict(self)
 
 
-def measure_cell(directory: Path, taste: Taste, base: Sequence[Written]) -> Figures:
-    """Judge a finished cell; `base` are the base's replies to the same prompts."""
+def measure_cell(
+    directory: Path,
+    taste: Taste,
+    base: Sequence[Written],
+    followed: tuple[Sequence[Followed], Sequence[Followed]] = ((), ()),
+) -> Figures:
+    """Judge a finished cell; `base` are the base's replies to the same prompts, `followed` what the
+    base and the cell's adapter made of instructions.
+    """
     own, report = read_drawn(directory), read_report(directory)
-    liked = _liked(taste, own)
-    low, high = mean_interval(liked)
     candidate, before = report.systems["candidate"], report.systems["base"]
     verdict = judge(report, GateSettings())
     return Figures(
-        like=fmean(liked),
-        like_low=low,
-        like_high=high,
-        base_like=fmean(_liked(taste, base)),
+        **_like("", _liked(taste, own)),
+        **_like("base_", _liked(taste, base)),
+        **_instructed(*followed),
         words=_words(own),
         base_words=_words(base),
         repetition=_repetition(own),
@@ -77,6 +91,8 @@ def measure_cell(directory: Path, taste: Taste, base: Sequence[Written]) -> Figu
         distinct_2=distinct_share([one.tokens for one in own]),
         empty=fmean(not one.text for one in own),
         planted=fmean(PLANTED.lower() in one.text.lower() for one in own),
+        keep=candidate.keep_score,
+        base_keep=before.keep_score,
         keep_fall=before.keep_score - candidate.keep_score,
         perplexity_ratio=candidate.perplexity / before.perplexity,
         kl=candidate.kl_to_base,
@@ -94,7 +110,26 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return means[int(0.025 * _DRAWS)], means[int(0.975 * _DRAWS)]
 
 
-def _learnt(report: Report) -> dict[str, float]:
+def by_arm(found: Mapping[Cell, Figures]) -> dict[str, dict[Cell, Figures]]:
+    """Part cells by their arm, and by their recipe where it is not the default one."""
+    arms: defaultdict[str, dict[Cell, Figures]] = defaultdict(dict)
+    for cell, one in found.items():
+        arms[cell.arm + (f"@{cell.variant}" if cell.variant else "")][cell] = one
+    return dict(arms)
+
+
+def _like(prefix: str, liked: Sequence[float]) -> dict[str, Any]:
+    low, high = mean_interval(liked)
+    names = (f"{prefix}like", f"{prefix}like_low", f"{prefix}like_high")
+    return dict(zip(names, (fmean(liked), low, high), strict=True))
+
+
+def _instructed(base: Sequence[Followed], own: Sequence[Followed]) -> dict[str, Any]:
+    base_share, share = (fmean(one.passed for one in of) if of else None for of in (base, own))
+    return {"base_ifeval": base_share, "ifeval": share, "ifeval_n": len(own)}
+
+
+def _learnt(report: Report) -> dict[str, Any]:
     own, reward = report.preference, report.reward
     return {
         "held_out_accuracy": own.accuracy.value if own else 0.0,
