@@ -92,7 +92,8 @@ class AdapterStore:
                     f"adapter {name}: is {record.state} and cannot be set to {state} directly; "
                     "promote it, roll back, or promote another"
                 )
-            self._stop_trial(record, state, actor, detail or f"set to {state}")
+            if state != "canary":
+                self._stop_trial(record, actor, detail or f"set to {state}")
             self._mark(name, state, detail)
             self._events.add(actor, f"adapter.{state}", name, before=record.state)
             return self.get(name)
@@ -189,7 +190,7 @@ class AdapterStore:
             record = self.get(name)
             if self._scopes.get(record.scope).live == name:
                 self._flip(record.scope, fallback, "adapter.withdrawn", actor, reason)
-            self._stop_trial(record, "refused", actor, reason)
+            self._stop_trial(record, actor, reason)
             self._mark(name, "refused", reason)
             self._connection.run(
                 "UPDATE scopes SET previous = NULL WHERE name = ? AND previous = ?",
@@ -267,7 +268,7 @@ class AdapterStore:
         before = self._scopes.get(scope)
         if before.live == live:
             return before
-        waits: AdapterState = "live" if live == before.canary else "candidate"
+        waits: AdapterState | None = None if live == before.canary else "candidate"
         self._leave_trial(before, "undecided", waits, actor, f"{live or BASE} speaks now")
         if before.live:
             self._mark(before.live, "retired")
@@ -282,28 +283,30 @@ class AdapterStore:
         self._events.add(actor, action, live or BASE, **told)
         return self._scopes.get(scope)
 
-    def _stop_trial(self, record: AdapterRecord, state: AdapterState, actor: str, why: str) -> None:
-        """End the trial of an adapter, if it has one."""
+    def _stop_trial(self, record: AdapterRecord, actor: str, why: str) -> None:
+        """End the trial of an adapter, if it has one; its state is set by whoever ends it."""
         scope = self._scopes.get(record.scope)
-        if scope.canary == record.name and state != "canary":
-            self._leave_trial(scope, "undecided", state, actor, why)
+        if scope.canary == record.name:
+            self._leave_trial(scope, "undecided", None, actor, why)
 
     def _leave_trial(
         self,
         scope: Scope,
         shown: Literal["worse", "undecided"],
-        state: AdapterState,
+        state: AdapterState | None,
         actor: str,
         why: str,
     ) -> None:
-        """Clear the canary's pointer, close its trial unless that was done, and set its state."""
+        """Clear the canary's pointer, close its trial unless that was done, and set its state
+        unless that is None.
+        """
         if scope.canary is None:
             return
         trial = self._trials.canary(scope.name)
         if trial is not None:
             self._trials.close(trial.id, shown, actor=actor, why=why)
         self._connection.run("UPDATE scopes SET canary = NULL WHERE name = ?", (scope.name,))
-        if state != "live":  # whoever promotes it says so
+        if state is not None:
             self._mark(scope.canary, state, why)
             self._events.add(actor, f"adapter.{state}", scope.canary, before="canary", why=why)
 

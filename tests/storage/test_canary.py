@@ -204,3 +204,22 @@ def test_a_part_needs_its_reply(tried: Chat) -> None:
     assert trial is not None
     with pytest.raises(NotFound):
         tried.db.canary.take_part("r_0", Part(trial.id, "a", True))
+
+
+def test_a_run_ends_with_its_version_on_trial(chat: Chat) -> None:
+    """With a share, row, trial and the run's end are one transaction; again changes nothing."""
+    run = chat.db.runs.create("console", recipe="kto", owner_pid=1)
+    for _ in range(2):
+        ended = chat.db.runs.publish(
+            run.id,
+            adapter(1, run_id=run.id),
+            verdict_state="canary",
+            promote=True,
+            actor="cli",
+            detail="accepted",
+            share=0.5,
+        )
+    assert (ended.state, ended.detail) == ("canary", "accepted")
+    assert states(chat.db) == {"console@v1": "canary"}
+    assert trial_states(chat.db) == [("console@v1", "open")]
+    assert chat.db.runs.active() == []
