@@ -28,13 +28,15 @@ Likes = tuple[int, int]
 class Shelf:
     """The versions of one scope, newest first, and their likes by name (`base` included).
 
-    `live` and `previous` are names; `base` where no adapter was ever promoted.
+    `live` and `previous` are names; `base` where no adapter was ever promoted. `canary` is the
+    version on trial, None where none is.
     """
 
     adapters: tuple[AdapterRecord, ...]
     live: str
     previous: str
     likes: dict[str, Likes]
+    canary: str | None = None
 
     @property
     def rates(self) -> list[tuple[str, int, int]]:
@@ -45,7 +47,7 @@ class Shelf:
     @property
     def moved(self) -> bool:
         """Say whether anything but the base ever spoke, so that there is a way back."""
-        return (self.live, self.previous) != (BASE, BASE)
+        return self.canary is not None or (self.live, self.previous) != (BASE, BASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ async def shelf(database: AsyncDatabase, scope: str) -> Shelf:
             live=(row.live if row else None) or BASE,
             previous=(row.previous if row else None) or BASE,
             likes=db.feedback.like_rates(scope),
+            canary=row.canary if row else None,
         )
 
     return await database.run(read)
@@ -161,13 +164,14 @@ async def promote(
 
 
 async def roll_back(database: AsyncDatabase, data_dir: Path, scope: str, *, actor: str) -> Scope:
-    """Let the scope's previous adapter (or the base) speak again. Raises Conflict or
-    AdapterRefused.
+    """End the scope's trial; without one, let its previous adapter (or the base) speak again.
+
+    Raises Conflict or AdapterRefused.
     """
     now = await database.run(lambda db: _scope_row(db, scope))
     if now is None:
         raise Conflict(f"scope {scope}: no adapter was ever promoted here, nothing to roll back")
-    if now.previous:
+    if now.previous and not now.canary:
         await _check(database, data_dir, now.previous)
     return await database.run(lambda db: db.adapters.rollback(scope, actor=actor))
 

@@ -73,13 +73,19 @@ class ArenaService:
         self._registry = registry
 
     async def sides(self, scope: str) -> Sides:
-        """Return who would meet: the newest candidate and who speaks, or who speaks and the base.
+        """Return who would meet: the canary, else the newest candidate, and who speaks; or who
+        speaks and the base.
 
         Raises Conflict where there is one version only.
         """
         known = await self._database.run(lambda db: db.adapters.list(scope))
         live = await self._registry.speaking(scope) if known else BASE
-        waiting = [one.name for one in known if one.state in WAITING and one.name != live]
+        waiting = [
+            one.name
+            for state in WAITING
+            for one in known
+            if one.state == state and one.name != live
+        ]
         if waiting:
             return Sides(waiting[-1], live)
         if live == BASE:

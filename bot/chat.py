@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
+from bot.canary import CanaryService, Voice
 from bot.feedback import CONSENT_PRESUMED
 from bot.memory import Ask, ReplyMemory
 from bot.registry import AdapterRegistry
@@ -98,11 +99,17 @@ class ChatService:
     """
 
     def __init__(
-        self, database: AsyncDatabase, engine: Engine, registry: AdapterRegistry, settings: Settings
+        self,
+        database: AsyncDatabase,
+        engine: Engine,
+        registry: AdapterRegistry,
+        canary: CanaryService,
+        settings: Settings,
     ) -> None:
         self._database = database
         self._engine = engine
         self._registry = registry
+        self._canary = canary
         self._settings = settings
         self._running: set[ReplyInProgress] = set()
         self.memory = ReplyMemory(settings.discord.remembered_replies)
@@ -215,32 +222,19 @@ class ChatService:
         What people took back since the question was built is not kept. Raises EngineBusy,
         EngineStopped or UnknownAdapter; the row then says why it failed.
         """
-        adapter = ask.adapter or await self._registry.speaking(ask.scope)
+        voice = await self._canary.voice(ask)
         sampling = ask.sampling or self.sampling()
-        gone = self.memory.gone(ask.sources)
-        reply = await self._database.run(
-            lambda db: db.replies.start(
-                conversation_id=ask.conversation_id,
-                scope=ask.scope,
-                prompt=ask.prompt,
-                adapter=adapter,
-                sampling=sampling,
-                authors=ask.authors,
-                replaces=ask.replaces,
-                kept=ask.kept and not gone and not _taken_back(db, ask.authors),
-                sources=ask.sources,
-            )
-        )
+        reply = await self._begin(ask, voice, sampling)
         ask = replace(ask, kept=reply.kept)
         self.memory.put(ask, replace(reply, prompt=ask.prompt))
         request = GenerationRequest(
             ask.prompt,
-            adapter=adapter,
+            adapter=voice.adapter,
             sampling=sampling,
             deadline_s=self._settings.serving.deadline_s,
         )
         try:
-            await self._registry.ensure_resident(adapter)
+            await self._registry.ensure_resident(voice.adapter)
             stream = self._engine.generate(request)
         except ThumbtuneError as error:
             reason = str(error)
@@ -274,6 +268,29 @@ class ChatService:
                 "send a shorter one"
             )
         return clean
+
+    async def _begin(self, ask: Ask, voice: Voice, sampling: Sampling) -> Reply:
+        """Store the reply's row, with its part in a trial."""
+        gone = self.memory.gone(ask.sources)
+
+        def begun(db: Database) -> Reply:
+            with db.transaction():
+                reply = db.replies.start(
+                    conversation_id=ask.conversation_id,
+                    scope=ask.scope,
+                    prompt=ask.prompt,
+                    adapter=voice.adapter,
+                    sampling=sampling,
+                    authors=ask.authors,
+                    replaces=ask.replaces,
+                    kept=ask.kept and not gone and not _taken_back(db, ask.authors),
+                    sources=ask.sources,
+                )
+                if voice.part:
+                    db.canary.take_part(reply.id, voice.part)
+                return reply
+
+        return await self._database.run(begun)
 
     def _follow(self, running: ReplyInProgress, ask: Ask) -> ReplyInProgress:
         """Remember the reply once it is whole, unless it was forgotten meanwhile."""

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from bot.runfiles import RunFiles
 from core.basemodel import BaseModel
@@ -189,6 +190,7 @@ class RunDriver:
         promote = verdict.accepted or run.force
         forced = promote and not verdict.accepted
         detail = f"forced: {verdict.summary}" if forced else verdict.summary
+        share = 0.0 if run.force else self._settings.canary.share
         record = await asyncio.to_thread(
             self._publish_directory, run, "candidate" if promote else "refused", detail
         )
@@ -196,10 +198,11 @@ class RunDriver:
             lambda db: db.runs.publish(
                 run.id,
                 record,
-                verdict_state="promoted" if promote else "refused",
+                verdict_state=_end_of(promote=promote, share=share),
                 promote=promote,
                 actor=actor,
                 detail=detail,
+                share=share,
             )
         )
         await asyncio.to_thread(self._files.remove_copies, self._files.job(run))
@@ -246,6 +249,12 @@ class RunDriver:
 
     async def _advance(self, run: Run, state: RunState) -> None:
         await self._database.run(lambda db: db.runs.advance(run.id, state))
+
+
+def _end_of(*, promote: bool, share: float) -> Literal["promoted", "canary", "refused"]:
+    if not promote:
+        return "refused"
+    return "canary" if share else "promoted"
 
 
 def _live_adapter(db: Database, scope: str) -> AdapterRecord | None:

@@ -53,7 +53,8 @@ class LearningService:
     ) -> Outcome:
         """Run the whole way: snapshot, training, gate, publication, pointer flip.
 
-        `force` promotes what the gate refused (the verdict is kept and says so). Raises
+        Where canaries are on (`canary.share`), an accepted adapter goes on trial first. `force`
+        promotes at once, also what the gate refused (the verdict is kept and says so). Raises
         RunInProgress if the scope has an active run, TrainingError if the job failed.
         """
         await self._check_enabled(scope)

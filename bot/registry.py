@@ -1,10 +1,10 @@
-"""Which adapter speaks in each scope: keeps the engine in step with the database's pointers.
+"""Which adapters speak in each scope: keeps the engine in step with the database's pointers.
 
-The database says which adapter is live; this makes it resident, warms it, and only then lets new
-replies use it. Another process may flip a pointer (`thumbtune adapters promote`): a watcher sees
-the commit and follows within a fraction of a second. An adapter the engine refuses is taken back,
-with an audit line, and what spoke before goes on. Knows nothing of how adapters are trained or
-judged.
+The database says which adapter is live and which is on trial as a canary; this makes them resident,
+warms them, and only then lets new replies use them. Another process may flip a pointer (`thumbtune
+adapters promote`): a watcher sees the commit and follows within a fraction of a second. An adapter
+the engine refuses is taken back, with an audit line, and what spoke before goes on. Knows nothing
+of how adapters are trained or judged, nor which conversation a canary answers.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class AdapterRegistry:
         self._engine = engine
         self._data_dir = data_dir
         self._speaking: dict[str, str] = {}
+        self._on_trial: dict[str, str | None] = {}
         self._loaded: set[str] = set()
         self._listeners: list[Callable[[Swap], None]] = []
         self._lock = asyncio.Lock()
@@ -74,6 +75,18 @@ class AdapterRegistry:
             await self._follow(await self._database.run(lambda db: db.scopes.ensure(scope)))
         name = self._speaking[scope]
         await self.ensure_resident(name)
+        return name
+
+    async def on_trial(self, scope: str) -> str | None:
+        """Return the canary of a scope if there is one and it is resident, else None."""
+        name = self._on_trial.get(scope)
+        if name is None:
+            return None
+        try:
+            await self.ensure_resident(name)
+        except ThumbtuneError as error:
+            log.warning("the canary %s cannot answer now: %s", name, error)  # the live one does
+            return None
         return name
 
     # -- following the pointers
@@ -110,6 +123,7 @@ class AdapterRegistry:
 
     async def _follow(self, scope: Scope) -> None:
         async with self._lock:
+            await self._follow_trial(scope)
             old = self._speaking.get(scope.name)
             new = scope.live or BASE
             if old == new:
@@ -126,6 +140,27 @@ class AdapterRegistry:
                 self._announce(Swap(scope.name, old, new))
             await self._make_room(scope)
 
+    async def _follow_trial(self, scope: Scope) -> None:
+        """Make a new canary resident before it may answer; one that cannot be loaded is refused."""
+        old, new = self._on_trial.get(scope.name), scope.canary
+        if old == new:
+            return
+        try:
+            await self.ensure_resident(new or BASE)
+        except AdaptersFull as full:
+            log.info("%s; its first reply loads it", full)
+        except ThumbtuneError as error:
+            log.error("canary %s cannot be loaded: %s", new, error)
+            await self._withdraw(str(new), scope.live, str(error))
+            new = None
+        self._on_trial[scope.name] = new
+        await self._make_room(scope)
+
+    async def _withdraw(self, name: str, fallback: str | None, reason: str) -> None:
+        await self._database.run(
+            lambda db: db.adapters.withdraw(name, fallback=fallback, reason=reason)
+        )
+
     async def _take_back(self, scope: Scope, old: str | None, reason: str) -> None:
         """The engine refused the live adapter: point back at what spoke before and say so."""
         log.error("adapter %s cannot be loaded: %s", scope.live, reason)
@@ -136,11 +171,7 @@ class AdapterRegistry:
         except AdapterRefused:
             fallback = BASE
         self._speaking[scope.name] = fallback
-        await self._database.run(
-            lambda db: db.adapters.withdraw(
-                refused, fallback=None if fallback == BASE else fallback, reason=reason
-            )
-        )
+        await self._withdraw(refused, None if fallback == BASE else fallback, reason)
         self._announce(Swap(scope.name, refused, fallback, refused=reason))
 
     async def _make_room(self, changed: Scope) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from bot.canary import CanaryService
 from bot.chat import ChatService
 from bot.feedback import FeedbackService
 from bot.learning import LearningService
@@ -37,6 +38,7 @@ class World:
     base: BaseModel
     engine: Engine
     registry: AdapterRegistry
+    canary: CanaryService
     chat: ChatService
     feedback: FeedbackService
     learning: LearningService
@@ -101,18 +103,22 @@ async def assemble(
 ) -> World:
     """Put the services around an engine and start them; `stack` takes them down in order."""
     registry = AdapterRegistry(database, engine, settings.data_dir)
-    chat = ChatService(database, engine, registry, settings)
+    canary = CanaryService(database, registry, settings.canary)
+    chat = ChatService(database, engine, registry, canary, settings)
     stack.push_async_callback(chat.close)
     stack.push_async_callback(engine.close)
     stack.push_async_callback(registry.close)
+    stack.push_async_callback(canary.close)
     await engine.start()
     await registry.start()
+    await canary.start()
     return World(
         settings=settings,
         database=database,
         base=base,
         engine=engine,
         registry=registry,
+        canary=canary,
         chat=chat,
         feedback=FeedbackService(database),
         learning=make_learning(settings, database, base),

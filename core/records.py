@@ -23,6 +23,7 @@ RunState = Literal[
     "judging",
     "publishing",
     "promoted",
+    "canary",
     "refused",
     "failed",
     "cancelled",
@@ -226,7 +227,10 @@ class AdapterRecord:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A comparison of two adapters (names, or `base`) by people's choices."""
+    """A comparison of two adapters (names, or `base`) by people's choices.
+
+    `share` is that of new conversations drawn for the candidate, of a canary; else None.
+    """
 
     id: str
     scope: str
@@ -236,6 +240,7 @@ class Trial:
     state: TrialState
     created_at: str
     updated_at: str
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from core.canary import CanaryRules
 from core.errors import ConfigError
 
 DEFAULT_CONFIG = "config.toml"
@@ -147,6 +148,31 @@ class GateSettings(_Section):
     max_empty: Annotated[float, Field(ge=0, le=1)] = 0.02
 
 
+class CanarySettings(_Section):
+    """How a version that the gate accepted is tried on some conversations before it speaks in all.
+
+    `share` 0 is off: an accepted version speaks at once.
+    """
+
+    share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    min_gain: Annotated[float, Field(ge=0.02, le=0.5)] = 0.1
+    wrong_promotion: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    wrong_rollback: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    person_votes: Positive = 20
+    max_votes: Positive = 400
+    max_days: Annotated[float, Field(gt=0)] = 14.0
+
+    def rules(self, share: float) -> CanaryRules:
+        """Return the rules of a trial that was begun with this share."""
+        return CanaryRules(
+            share=share,
+            min_gain=self.min_gain,
+            wrong_promotion=self.wrong_promotion,
+            wrong_rollback=self.wrong_rollback,
+            person_votes=self.person_votes,
+        )
+
+
 class ScheduleSettings(_Section):
     """When training starts by itself."""
 
@@ -210,6 +236,7 @@ class Settings(BaseModel):
     privacy: PrivacySettings = PrivacySettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+    canary: CanarySettings = CanarySettings()
     schedule: ScheduleSettings = ScheduleSettings()
     discord: DiscordSettings = DiscordSettings()
     data_dir: Path = Path(DEFAULT_DATA_DIR)

@@ -2,20 +2,23 @@
 
 Invariant: a name is used once and for ever; promotion and rollback move the pointers and both
 adapters' states in one transaction, so at every moment exactly the adapter that `scopes.live` names
-is `live`.
+is `live`, and exactly the one that `scopes.canary` names has a canary's trial going on against it.
+Whatever moves the live pointer ends that trial: what was compared is no longer what speaks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from core.errors import Conflict, NotFound
 from core.generation import BASE
-from core.records import AdapterRecord, AdapterState, Scope, utc_now
+from core.records import AdapterRecord, AdapterState, Scope, Trial, utc_now
 from storage.connection import Connection
 from storage.events import EventStore
 from storage.rows import dump, to_adapter
 from storage.scopes import ScopeStore
+from storage.trials import TrialStore
 
 _LEARNT_FROM_FORGOTTEN = """EXISTS (SELECT 1 FROM run_people l JOIN people p ON p.id = l.person_id
     WHERE l.run_id = ?11 AND p.forgotten_at IS NOT NULL)
@@ -29,10 +32,17 @@ Names = list[str]
 class AdapterStore:
     """The table `adapters` and the pointers in `scopes`."""
 
-    def __init__(self, connection: Connection, events: EventStore, scopes: ScopeStore) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        events: EventStore,
+        scopes: ScopeStore,
+        trials: TrialStore,
+    ) -> None:
         self._connection = connection
         self._events = events
         self._scopes = scopes
+        self._trials = trials
 
     # -- writing
 
@@ -70,18 +80,20 @@ class AdapterStore:
     def set_state(
         self, name: str, state: AdapterState, *, actor: str, detail: str = ""
     ) -> AdapterRecord:
-        """Set a state other than `live`; a pointer that names the adapter is not moved by this.
+        """Set a state other than `live` and `canary`; a trial of the adapter ends with that.
 
-        Raises Conflict for `live` and for an adapter that is live: use promote, rollback or
-        withdraw.
+        Raises Conflict for these two and for an adapter that is live: use promote, begin_trial,
+        rollback or withdraw.
         """
         with self._connection.transaction():
             record = self.get(name)
-            if "live" in (state, record.state) and state != record.state:
+            if ("live" in (state, record.state) or state == "canary") and state != record.state:
                 raise Conflict(
                     f"adapter {name}: is {record.state} and cannot be set to {state} directly; "
                     "promote it, roll back, or promote another"
                 )
+            if state != "canary":
+                self._stop_trial(record, actor, detail or f"set to {state}")
             self._mark(name, state, detail)
             self._events.add(actor, f"adapter.{state}", name, before=record.state)
             return self.get(name)
@@ -105,13 +117,56 @@ class AdapterStore:
         with self._connection.transaction():
             return self._flip(scope, None, "adapter.base_promoted", actor, detail)
 
+    def begin_trial(self, name: str, *, share: float, actor: str, detail: str = "") -> Trial:
+        """Let an adapter answer a share of its scope's new conversations. Idempotent.
+
+        A canary that is on trial makes room and is retired: the newer one learnt from more. Raises
+        Conflict for an adapter that is refused or live.
+        """
+        with self._connection.transaction():
+            record = self.get(name)
+            if record.state in ("refused", "live"):
+                raise Conflict(f"adapter {name}: is {record.state} and cannot go on trial")
+            scope = self._scopes.get(record.scope)
+            if scope.canary != name:
+                self._leave_trial(scope, "undecided", "retired", actor, f"{name} takes its place")
+                self._mark(name, "canary", detail)
+                self._connection.run(
+                    "UPDATE scopes SET canary = ? WHERE name = ?", (name, scope.name)
+                )
+                self._events.add(actor, "adapter.canary", name, share=share, why=detail)
+            return self._trials.ensure(
+                scope.name,
+                "canary",
+                candidate=name,
+                reference=scope.live or BASE,
+                share=share,
+            )
+
+    def end_trial(
+        self, scope: str, shown: Literal["worse", "undecided"], *, actor: str, why: str
+    ) -> Scope:
+        """Let the live adapter speak everywhere again: a canary that was worse is refused, an
+        undecided one is a candidate. Idempotent.
+        """
+        with self._connection.transaction():
+            state: AdapterState = "refused" if shown == "worse" else "candidate"
+            self._leave_trial(self._scopes.get(scope), shown, state, actor, why)
+            return self._scopes.get(scope)
+
     def rollback(self, scope: str, *, actor: str, detail: str = "") -> Scope:
-        """Flip back to what spoke before (perhaps the base); again flips forth.
+        """Take back what was changed last: a canary on trial is retired and who is live speaks
+        everywhere; without one, flip back to what spoke before (perhaps the base); again flips
+        forth.
 
         Raises Conflict if nothing spoke before, or if that was refused meanwhile.
         """
         with self._connection.transaction():
             now = self._scopes.get(scope)
+            if now.canary:
+                why = detail or "taken back by hand"
+                self._leave_trial(now, "undecided", "retired", actor, why)
+                return self._scopes.get(scope)
             if now.live is None and now.previous is None:
                 raise Conflict(
                     f"scope {scope}: no adapter was ever promoted here, nothing to roll back"
@@ -133,14 +188,13 @@ class AdapterStore:
         """
         with self._connection.transaction():
             record = self.get(name)
-            scope = self._scopes.get(record.scope)
-            if scope.live == name:
-                scope = self._flip(record.scope, fallback, "adapter.withdrawn", actor, reason)
+            if self._scopes.get(record.scope).live == name:
+                self._flip(record.scope, fallback, "adapter.withdrawn", actor, reason)
+            self._stop_trial(record, actor, reason)
             self._mark(name, "refused", reason)
             self._connection.run(
-                """UPDATE scopes SET previous = CASE WHEN previous = ?1 THEN NULL ELSE previous END,
-                canary = CASE WHEN canary = ?1 THEN NULL ELSE canary END WHERE name = ?2""",
-                (name, record.scope),
+                "UPDATE scopes SET previous = NULL WHERE name = ? AND previous = ?",
+                (record.scope, name),
             )
             self._events.add(actor, "adapter.refused", name, before=record.state)
             return self._scopes.get(record.scope)
@@ -214,19 +268,47 @@ class AdapterStore:
         before = self._scopes.get(scope)
         if before.live == live:
             return before
+        waits: AdapterState | None = None if live == before.canary else "candidate"
+        self._leave_trial(before, "undecided", waits, actor, f"{live or BASE} speaks now")
         if before.live:
             self._mark(before.live, "retired")
             self._events.add(actor, "adapter.retired", before.live, after=live or BASE)
         if live:
             self._mark(live, "live", detail)
         self._connection.run(
-            """UPDATE scopes SET live = ?1, previous = live, live_since = ?2,
-            canary = CASE WHEN canary = ?1 THEN NULL ELSE canary END WHERE name = ?3""",
+            "UPDATE scopes SET live = ?, previous = live, live_since = ? WHERE name = ?",
             (live, utc_now(), scope),
         )
         told = {"scope": scope, "before": before.live or BASE, "why": detail, "forced": forced}
         self._events.add(actor, action, live or BASE, **told)
         return self._scopes.get(scope)
+
+    def _stop_trial(self, record: AdapterRecord, actor: str, why: str) -> None:
+        """End the trial of an adapter, if it has one; its state is set by whoever ends it."""
+        scope = self._scopes.get(record.scope)
+        if scope.canary == record.name:
+            self._leave_trial(scope, "undecided", None, actor, why)
+
+    def _leave_trial(
+        self,
+        scope: Scope,
+        shown: Literal["worse", "undecided"],
+        state: AdapterState | None,
+        actor: str,
+        why: str,
+    ) -> None:
+        """Clear the canary's pointer, close its trial unless that was done, and set its state
+        unless that is None.
+        """
+        if scope.canary is None:
+            return
+        trial = self._trials.canary(scope.name)
+        if trial is not None:
+            self._trials.close(trial.id, shown, actor=actor, why=why)
+        self._connection.run("UPDATE scopes SET canary = NULL WHERE name = ?", (scope.name,))
+        if state is not None:
+            self._mark(scope.canary, state, why)
+            self._events.add(actor, f"adapter.{state}", scope.canary, before="canary", why=why)
 
     def _mark(self, name: str, state: AdapterState, detail: str = "") -> None:
         """Set a state; an empty detail leaves the old one."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from storage.adapters import AdapterStore
+from storage.canary import CanaryStore
 from storage.connection import Connection, connect
 from storage.conversations import ConversationStore
 from storage.copies import copy_database
@@ -55,11 +56,12 @@ class Database:
         self.events = EventStore(self._connection)
         self.scopes = ScopeStore(self._connection, self.events)
         self.places = PlaceStore(self._connection, self.events)
-        self.adapters = AdapterStore(self._connection, self.events, self.scopes)
-        self.conversations = ConversationStore(self._connection, self.events, self.adapters)
-        self.replies = ReplyStore(self._connection, self.events, self.conversations, self.adapters)
         self.feedback = FeedbackStore(self._connection, self.events)
         self.trials = TrialStore(self._connection, self.events, self.feedback)
+        self.canary = CanaryStore(self._connection)
+        self.adapters = AdapterStore(self._connection, self.events, self.scopes, self.trials)
+        self.conversations = ConversationStore(self._connection, self.events, self.adapters)
+        self.replies = ReplyStore(self._connection, self.events, self.conversations, self.adapters)
         self.runs = RunStore(self._connection, self.events, self.adapters)
         self.people = PeopleStore(self._connection, self.events, self.adapters)
         self.imports = ImportStore(self._connection, self.people, self.scopes)

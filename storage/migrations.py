@@ -121,6 +121,24 @@ def m008_say_where_consent_begins(db: sqlite_utils.Database) -> None:
     db.execute("ALTER TABLE people ADD COLUMN consent_from INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations()
+def m009_try_a_canary(db: sqlite_utils.Database) -> None:
+    """Keep the share of a canary's trial, and which replies take part in it on which side."""
+    db.execute("ALTER TABLE trials ADD COLUMN share REAL")
+    for statement in _CANARY_TABLES:
+        db.execute(statement)
+
+
+_CANARY_TABLES = (
+    """CREATE TABLE trial_replies (
+        reply_id TEXT PRIMARY KEY REFERENCES replies(id) ON DELETE CASCADE,
+        trial_id TEXT NOT NULL REFERENCES trials(id) ON DELETE CASCADE,
+        talk TEXT NOT NULL,
+        canary INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX trial_replies_by_trial ON trial_replies(trial_id)",
+)
+
 _MESSAGE_TABLES = (
     """CREATE TABLE reply_messages (
         message_id TEXT PRIMARY KEY,

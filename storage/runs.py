@@ -18,7 +18,7 @@ from storage.events import EventStore
 from storage.rows import dump, to_run
 
 _ACTIVE = "state IN ('queued', 'snapshot', 'training', 'judging', 'publishing')"
-_FINAL: tuple[RunState, ...] = ("promoted", "refused", "failed", "cancelled")
+_FINAL: tuple[RunState, ...] = ("promoted", "canary", "refused", "failed", "cancelled")
 
 
 Runs = list[Run]
@@ -169,13 +169,15 @@ class RunStore:
         run_id: str,
         record: AdapterRecord,
         *,
-        verdict_state: Literal["promoted", "refused"],
+        verdict_state: Literal["promoted", "canary", "refused"],
         promote: bool,
         actor: str,
         detail: str = "",
+        share: float = 0.0,
     ) -> Run:
         """Store the adapter, end the run and, if asked, move the pointer: all of it or nothing.
 
+        With a `share` it goes on trial with so many new conversations instead of speaking at once.
         Doing it again changes nothing, even if the pointer was moved on since.
         """
         with self._connection.transaction():
@@ -183,7 +185,9 @@ class RunStore:
             if run.state == verdict_state and run.adapter == record.name:
                 return run
             self._adapters.add(record, actor=actor)
-            if promote:
+            if promote and share:
+                self._adapters.begin_trial(record.name, share=share, actor=actor, detail=detail)
+            elif promote:
                 self._adapters.promote(record.name, actor=actor, force=run.force, detail=detail)
             return self.advance(run_id, verdict_state, adapter=record.name, detail=detail)
 

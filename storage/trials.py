@@ -42,8 +42,18 @@ class TrialStore:
 
     # -- writing
 
-    def ensure(self, scope: str, kind: TrialKind, *, candidate: str, reference: str) -> Trial:
-        """Return the open trial of these two adapters, made if there is none."""
+    def ensure(
+        self,
+        scope: str,
+        kind: TrialKind,
+        *,
+        candidate: str,
+        reference: str,
+        share: float | None = None,
+    ) -> Trial:
+        """Return the open trial of these two adapters, made if there is none; `share` is for a new
+        one only.
+        """
         about = (scope, kind, candidate, reference)
         with self._connection.transaction():
             row = self._open(about)
@@ -51,8 +61,8 @@ class TrialStore:
                 now, trial_id = utc_now(), new_id("t")
                 self._connection.run(
                     """INSERT INTO trials(scope, kind, candidate, reference, id, created_at,
-                    updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)""",
-                    (*about, trial_id, now, now),
+                    updated_at, share) VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+                    (*about, trial_id, now, now, share),
                 )
                 self._events.add(
                     "system", "trial.opened", trial_id, kind=kind, of=[candidate, reference]
@@ -61,7 +71,12 @@ class TrialStore:
             return row
 
     def close(
-        self, trial_id: str, state: Literal["better", "worse", "undecided"], *, actor: str
+        self,
+        trial_id: str,
+        state: Literal["better", "worse", "undecided"],
+        *,
+        actor: str,
+        why: str = "",
     ) -> Trial:
         """End a trial with what it showed of the candidate. Idempotent.
 
@@ -76,7 +91,8 @@ class TrialStore:
                     "UPDATE trials SET state = ?, updated_at = ? WHERE id = ?",
                     (state, utc_now(), trial_id),
                 )
-                self._events.add(actor, f"trial.{state}", trial_id)
+                about = {"why": why} if why else {}
+                self._events.add(actor, f"trial.{state}", trial_id, **about)
             return self.get(trial_id)
 
     def add_match(
@@ -137,6 +153,13 @@ class TrialStore:
         """Return the choices of a trial as they stand. Raises NotFound."""
         self.get(trial_id)
         return Tally(**(self._connection.one(_TALLY, (trial_id,)) or {}))
+
+    def canary(self, scope: str) -> Trial | None:
+        """Return the canary's trial that goes on in a scope, or None."""
+        row = self._connection.one(
+            "SELECT * FROM trials WHERE scope = ? AND kind = 'canary' AND state = 'open'", (scope,)
+        )
+        return to_trial(row) if row else None
 
     def list(self, scope: str) -> list[Trial]:
         """Return the trials of a scope, newest first."""

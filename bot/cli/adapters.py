@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bot.adapters import promote, roll_back, verify
+from bot.canary import TrialStanding, standing
 from bot.cli.common import (
     DEFAULT_SCOPE,
     ConfigOption,
@@ -22,6 +23,8 @@ from bot.cli.common import (
 from bot.cli.tables import show_adapters
 from bot.world import open_database
 from core.errors import InvalidInput
+from core.settings import CanarySettings
+from storage.database import Database
 
 app = typer.Typer(
     help="Adapters: list, show, promote, rollback, verify, export.", no_args_is_help=True
@@ -44,9 +47,11 @@ def list_adapters(
         async with open_database(settings) as database:
             scopes = await database.run(lambda db: db.scopes.list())
             found = await database.run(lambda db: db.adapters.list(scope))
-        shown = [item for item in scopes if scope in (None, item.name)]
-        show_adapters(output.console, found, shown)
-        output.result({"scopes": shown, "adapters": found})
+            shown = [item for item in scopes if scope in (None, item.name)]
+            names = [item.name for item in shown]
+            trials = await database.run(lambda db: _trials(db, names, settings.canary))
+        show_adapters(output.console, found, shown, trials)
+        output.result({"scopes": shown, "adapters": found, "trials": trials})
 
     run(main)
 
@@ -66,10 +71,12 @@ def show_adapter(
         async with open_database(settings) as database:
             found = await database.run(lambda db: db.adapters.get(name))
             events = await database.run(lambda db: db.events.list(limit=50, subject=name))
-        show_adapters(output.console, [found], [])
+            trials = await database.run(lambda db: _trials(db, [found.scope], settings.canary))
+        trials = [stand for stand in trials if stand.trial.candidate == name]
+        show_adapters(output.console, [found], [], trials)
         for event in events:
             output.say(f"  {event.at[:19]}  {event.actor}: {event.action}")
-        output.result({"adapter": found, "events": events})
+        output.result({"adapter": found, "events": events, "trials": trials})
 
     run(main)
 
@@ -107,7 +114,7 @@ def roll_back_adapter(
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Go back to what spoke before; a running bot follows within a second."""
+    """End a trial, else go back to what spoke before; a running bot follows within a second."""
     settings = settings_or_exit(config, data_dir)
     output = Output(as_json)
 
@@ -167,3 +174,8 @@ def export_adapter(
         output.result({"adapter": name, "directory": out})
 
     run(main)
+
+
+def _trials(db: Database, scopes: list[str], settings: CanarySettings) -> list[TrialStanding]:
+    """Return where the trials of these scopes stand."""
+    return [stand for scope in scopes if (stand := standing(db, scope, settings))]

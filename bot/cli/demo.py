@@ -25,7 +25,7 @@ from bot.cli.tables import show_verdict
 from bot.demo.community import TASTES
 from bot.demo.loop import MAX_TOKENS, Demo, DemoResult
 from bot.world import open_world, prepare_base
-from core.settings import Settings, available_cores
+from core.settings import CanarySettings, Settings, available_cores
 
 EXAMPLES = 3
 
@@ -86,6 +86,7 @@ def _world_of_its_own(settings: Settings, base_path: Path, seed: int) -> Setting
         update={
             "data_dir": settings.data_dir / "demo" / name,
             "model": settings.model.model_copy(update={"source": str(base_path), "revision": ""}),
+            "canary": CanarySettings(),  # what the gate accepts is asked at once
             "training": settings.training.model_copy(
                 update={"threads": settings.training.threads or available_cores()}
             ),

@@ -24,7 +24,12 @@ from bot.learning import LearningService
 from bot.world import make_learning, open_database, prepare_base
 from core.errors import NotEnoughData
 
-EXIT_OF_STATE = {"promoted": Exit.OK, "refused": Exit.REFUSED, "cancelled": Exit.CANCELLED}
+EXIT_OF_STATE = {
+    "promoted": Exit.OK,
+    "canary": Exit.OK,
+    "refused": Exit.REFUSED,
+    "cancelled": Exit.CANCELLED,
+}
 
 
 def retrain(
@@ -47,7 +52,8 @@ def retrain(
 ) -> None:
     """Train an adapter from the feedback, let the gate judge it, promote it.
 
-    Exit code 0: promoted. 3: refused by the gate, or too little data. 5: cancelled. 1: failed.
+    Exit code 0: promoted, or on trial (canary.share). 3: refused by the gate, or too little data.
+    5: cancelled. 1: failed.
     """
     settings = settings_or_exit(config, data_dir)
     output = Output(as_json)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from bot.canary import TrialStanding, account
 from core.records import AdapterRecord, Run, Scope
 from trainer.gate import Verdict
 
 STATE_STYLE = {
     "live": "bold green",
     "promoted": "green",
+    "canary": "cyan",
     "refused": "red",
     "failed": "red",
     "interrupted": "yellow",
@@ -50,13 +52,23 @@ def show_runs(console: Console, runs: Sequence[Run]) -> None:
 
 
 def show_adapters(
-    console: Console, adapters: Sequence[AdapterRecord], scopes: Sequence[Scope]
+    console: Console,
+    adapters: Sequence[AdapterRecord],
+    scopes: Sequence[Scope],
+    trials: Sequence[TrialStanding] = (),
 ) -> None:
-    """Print the adapter versions and, for each scope, which one speaks."""
+    """Print the adapter versions and, for each scope, which one speaks and which is on trial."""
     for scope in scopes:
         console.print(
             f"{scope.name}: live [bold]{scope.live or 'base'}[/], "
             f"previous {scope.previous or 'base'}"
+        )
+    for stand in trials:
+        trial = stand.trial
+        console.print(
+            f"{trial.scope}: on trial [bold]{trial.candidate}[/], in {trial.share:.0%} of new "
+            f"conversations until {stand.ends_at[:16]} UTC: {account(stand)}",
+            soft_wrap=True,
         )
     if not adapters:
         console.print("No adapter yet. Vote on some replies, then: thumbtune retrain")

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from bot.adapters import promote, roll_back
+from bot.canary import Decided
 from bot.cli.common import DEFAULT_SCOPE
 from bot.cli.progress import describe
 from bot.cli.tables import show_adapters, show_verdict
@@ -34,7 +35,7 @@ And look after the learning:
   /retrain         learn from the feedback, let the gate judge, swap if it is better
   /adapters        which versions there are, and which one speaks
   /promote NAME    let a version (or base) speak
-  /rollback        back to what spoke before
+  /rollback        end a trial, else back to what spoke before
   /new             start a new conversation
   /help  /quit"""
 
@@ -73,6 +74,7 @@ class Terminal:
         )
         await self._new("")
         self._world.registry.on_swap(self._announce)
+        self._world.canary.on_decision(self._announce_decision)
         speaking = await self._world.registry.speaking(self._scope)
         self._print(f"Thumbtune · {self._world.base.name} · speaking: {speaking} · /help for help")
         interactive = sys.stdin.isatty() and sys.stdout.isatty()
@@ -188,7 +190,8 @@ class Terminal:
         scope = self._scope
         row = await self._world.database.run(lambda db: db.scopes.get(scope))
         found = await self._world.database.run(lambda db: db.adapters.list(scope))
-        show_adapters(self._console, found, [row])
+        trial = await self._world.canary.standing(scope)
+        show_adapters(self._console, found, [row], [trial] if trial else [])
 
     async def _promote(self, name: str) -> None:
         world = self._world
@@ -217,6 +220,12 @@ class Terminal:
             )
         else:
             self._print(f"✓ {swap.new} speaks from now on (was {swap.old})", style="bold green")
+
+    async def _announce_decision(self, decided: Decided) -> None:
+        trial = decided.standing.trial
+        if trial.scope == self._scope:
+            style = {"better": "bold green", "worse": "red"}.get(decided.outcome, "yellow")
+            self._print(f"{trial.candidate}: {decided.why}", style=style)
 
     # -- small things
 

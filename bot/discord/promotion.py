@@ -110,7 +110,7 @@ async def let_speak(
 
 
 async def roll_back(bot: ThumbtuneBot, interaction: discord.Interaction[Any]) -> None:
-    """Flip back to what spoke before and tell the channel."""
+    """End a trial, else flip back to what spoke before, and tell the channel."""
     world, scope = bot.world, bot.places.scope(interaction.guild_id)
     stand = await adapters.shelf(world.database, scope)
     if not stand.moved:
@@ -126,9 +126,11 @@ async def roll_back(bot: ThumbtuneBot, interaction: discord.Interaction[Any]) ->
         said = words.damaged(stand.previous, stand.live)
         await interaction.edit_original_response(content=said)
         return
-    speaker = now.live or BASE
+    speaker, who = now.live or BASE, interaction.user.mention
     if await _follows(bot, interaction, scope, speaker):
-        said = words.rolled_back(interaction.user.mention, speaker, stand.live)
+        said = words.rolled_back(who, speaker, stand.live)
+        if stand.canary:
+            said = words.trial_ended(who, stand.canary, speaker)
         await _tell_everybody(interaction, said)
 
 

@@ -12,6 +12,7 @@ import discord
 
 from bot.discord.text import bar, excerpt
 from bot.discord.wording import training as words
+from bot.discord.wording.adapters import FIELD_TRIAL
 from core.jobs import LOG, Progress
 from core.records import Run, parse_time
 from trainer.plan import TrainingPlan
@@ -61,7 +62,7 @@ def final_embed(run: Run, speaks: str) -> discord.Embed:
 
 
 def _summary(run: Run, verdict: dict[str, Any]) -> str:
-    if run.state in ("promoted", "refused"):
+    if run.state in ("promoted", "canary", "refused"):
         return verdict.get("summary") or words.too_little(run.detail)
     return words.BROKEN if run.state == "failed" else ""
 
@@ -86,8 +87,12 @@ def plan_embed(plan: TrainingPlan, *, chosen: bool) -> discord.Embed:
     return embed
 
 
-def status_embed(*, running: Sequence[str], waiting: str, itself: str) -> discord.Embed:
-    """Show what runs, what waits to be learnt, and when training starts by itself."""
+def status_embed(
+    *, running: Sequence[str], waiting: str, itself: str, trial: str = ""
+) -> discord.Embed:
+    """Show what runs, what is on trial, what waits to be learnt, and when training starts by
+    itself.
+    """
     embed = discord.Embed(title=words.STATUS_TITLE)
     parts = {
         "runs": "\n".join(running) or words.NOTHING_RUNS,
@@ -96,6 +101,8 @@ def status_embed(*, running: Sequence[str], waiting: str, itself: str) -> discor
     }
     for name, value in parts.items():
         embed.add_field(name=words.FIELDS[name], value=value[:FIELD_CHARS], inline=False)
+    if trial:
+        embed.add_field(name=FIELD_TRIAL, value=trial[:FIELD_CHARS], inline=False)
     return embed
 
 

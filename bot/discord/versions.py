@@ -11,6 +11,7 @@ import discord
 
 from bot.adapters import Figures, Likes, Shelf
 from bot.arena import Standing
+from bot.canary import TrialStanding
 from bot.discord.text import excerpt
 from bot.discord.wording import adapters as words
 from core.generation import BASE
@@ -31,7 +32,38 @@ def _made(record: AdapterRecord) -> str:
     return discord.utils.format_dt(parse_time(record.created_at), "R")
 
 
-def list_embed(stand: Shelf) -> discord.Embed:
+def liked_text(stand: TrialStanding) -> str:
+    """Return the votes on both sides of a trial as a sentence without its full stop."""
+    sides, trial = stand.evidence.sides, stand.trial
+    liked = words.trial_liked(
+        trial.candidate,
+        sides.canary_up,
+        sides.canary_down,
+        trial.reference,
+        sides.live_up,
+        sides.live_down,
+    )
+    count = sides.won + sides.lost
+    return liked + (words.trial_choices(sides.won, count, trial.candidate) if count else "")
+
+
+def trial_text(stand: TrialStanding) -> str:
+    """Return where a trial stands, in a few sentences."""
+    trial, evidence = stand.trial, stand.evidence
+    return words.trial(
+        trial.candidate,
+        trial.reference,
+        percent=round(100 * (trial.share or 0)),
+        liked=liked_text(stand),
+        better=words.trial_evidence(evidence.better, evidence.needed_better),
+        worse=words.trial_evidence(evidence.worse, evidence.needed_worse),
+        thumbs=evidence.thumbs,
+        most=stand.most_thumbs,
+        ends_at=int(parse_time(stand.ends_at).timestamp()),
+    )
+
+
+def list_embed(stand: Shelf, trial: TrialStanding | None = None) -> discord.Embed:
     """Return the list of versions, newest first, with the base model last."""
     lines = [
         words.list_line(one.name, one.state, _made(one), words.likes(*_of(stand.likes, one.name)))
@@ -42,13 +74,22 @@ def list_embed(stand: Shelf) -> discord.Embed:
     base_likes = words.likes(*_of(stand.likes, BASE))
     lines.append(words.base_line(base_likes, speaks=stand.live == BASE))
     lines.append("\n" + words.who_speaks(stand.live, stand.previous))
+    if trial:
+        lines.append(trial_text(trial))
     if not stand.adapters:
         lines = [words.LIST_EMPTY]
     return discord.Embed(title=words.LIST_TITLE, description="\n".join(lines))
 
 
-def show_embed(record: AdapterRecord, run: Run | None, likes: Likes, reason: str) -> discord.Embed:
-    """Return one version's page; `run` is None for one that was not trained here.
+def show_embed(
+    record: AdapterRecord,
+    run: Run | None,
+    likes: Likes,
+    reason: str,
+    trial: TrialStanding | None = None,
+) -> discord.Embed:
+    """Return one version's page; `run` is None for one that was not trained here, `trial` for one
+    that is not on trial.
 
     `reason` says why it is in its state, where the gate's summary does not say it already.
     """
@@ -61,6 +102,8 @@ def show_embed(record: AdapterRecord, run: Run | None, likes: Likes, reason: str
     text = "\n".join(lines)[:DESCRIPTION_CHARS]
     embed = discord.Embed(title=words.heading(record.name), description=text)
     embed.add_field(name=words.FIELD_LIKES, value=_likes_line(likes), inline=False)
+    if trial:
+        embed.add_field(name=words.FIELD_TRIAL, value=trial_text(trial), inline=False)
     if run and run.counts:
         embed.add_field(name=words.FIELD_LEARNT, value=_learnt(run), inline=False)
     if reason and not (verdict and reason in verdict["summary"]):

@@ -118,6 +118,21 @@ async def rollback(settings: Settings) -> None:
         await roll_back(database, settings.data_dir, SCOPE, actor="test")
 
 
+async def decision(settings: Settings) -> None:
+    """Die inside the transaction in which votes decide a trial, the trial being closed."""
+    from tests.bot.test_canary import add_thumbs
+
+    async with open_database(settings) as database:
+        await database.run(lambda db: db.adapters.rollback(SCOPE, actor="test"))
+        await database.run(
+            lambda db: db.adapters.begin_trial(f"{SCOPE}@v1", share=0.5, actor="gate")
+        )
+        await database.run(lambda db: add_thumbs(db, {True: 0.9, False: 0.2}))
+    _kill_in_flip()
+    async with open_world(settings, lambda _: None):
+        sys.exit("the start decided nothing")
+
+
 def _kill_in_flip() -> None:
     from storage.events import EventStore
 

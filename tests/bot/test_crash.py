@@ -155,6 +155,19 @@ async def test_in_a_promotion(copied: Settings) -> None:
     assert (scope.live, record.state) == (None, "retired")
 
 
+async def test_in_a_decision(copied: Settings) -> None:
+    """The trial goes on with its votes, nobody was promoted, and the next start decides it."""
+    crash("decision", copied)
+    async with open_database(copied) as database:
+        scope = await database.run(lambda db: db.scopes.get(SCOPE))
+        trial = await database.run(lambda db: db.trials.canary(SCOPE))
+    assert (scope.live, scope.canary) == (None, f"{SCOPE}@v1")
+    assert trial is not None
+    async with open_world(copied, lambda _: None) as world:
+        assert await world.registry.speaking(SCOPE) == f"{SCOPE}@v1"
+        assert (await world.database.run(lambda db: db.trials.get(trial.id))).state == "better"
+
+
 async def test_in_a_rollback(copied: Settings) -> None:
     """The adapter that was live is still live, wholly."""
     crash("rollback", copied)

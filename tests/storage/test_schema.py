@@ -104,6 +104,21 @@ def test_message_ids_move_into_their_table(path: Path) -> None:
         assert db.feedback.get("f_1").reviewed_at is None
 
 
+def test_trials_from_before_canaries_have_no_share(path: Path) -> None:
+    """They stay as they were, and no reply takes part in one."""
+    make_old(path, 8)
+    with sqlite3.connect(path) as old:
+        old.execute(
+            """INSERT INTO trials(id, scope, kind, candidate, reference, created_at, updated_at)
+            VALUES ('t_1', 'console', 'arena', 'a', 'b', 't', 't')"""
+        )
+    old.close()
+    with Database(path) as db:
+        assert [(trial.id, trial.share) for trial in db.trials.list("console")] == [("t_1", None)]
+        assert db.trials.canary("console") is None
+        assert db.canary.thumbs("t_1") == []
+
+
 def test_an_encrypted_databases_backup_is_encrypted(path: Path) -> None:
     """The backup before a migration is no way round the key."""
     make_old(path, 1, "secret")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bot.discord.cogs.adapters import AdaptersCog
 from bot.discord.cogs.arena import ArenaCog
+from bot.discord.cogs.canary import CanaryCog
 from bot.discord.cogs.chat import ChatCog
 from bot.discord.cogs.deletion import DeletionCog
 from bot.discord.cogs.feedback import FeedbackCog
@@ -20,6 +21,7 @@ COGS = (
     ArenaCog,
     TrainingCog,
     AdaptersCog,
+    CanaryCog,
     FeedbackCog,
     SettingsCog,
     PrivacyCog,

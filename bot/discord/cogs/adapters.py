@@ -64,7 +64,8 @@ class AdaptersCog(commands.Cog):
     async def list_(self, interaction: discord.Interaction[Any]) -> None:
         """Show my versions here, newest first, and which one speaks."""
         stand = await in_time(interaction, self._shelf(interaction))
-        await tell(interaction, "", embed=list_embed(stand))
+        trial = await self._bot.world.canary.standing(self._scope(interaction))
+        await tell(interaction, "", embed=list_embed(stand, trial))
 
     @adapter.command(name="show")
     @app_commands.describe(name="Which version")
@@ -79,7 +80,10 @@ class AdaptersCog(commands.Cog):
         stand = await self._shelf(interaction)
         record = next(one for one in stand.adapters if one.name == found)
         run = await adapters.run_of(self._bot.world.database, record)
-        embed = show_embed(record, run, stand.likes.get(found, (0, 0)), self._reason(record))
+        likes = stand.likes.get(found, (0, 0))
+        trial = await self._bot.world.canary.standing(self._scope(interaction))
+        on_trial = trial if trial and trial.trial.candidate == found else None
+        embed = show_embed(record, run, likes, self._reason(record), on_trial)
         await _send_with_chart(interaction, embed, stand.rates)
 
     @adapter.command(name="compare")
@@ -121,12 +125,14 @@ class AdaptersCog(commands.Cog):
             text, press = words.confirm_refused(found, reason), "force"
         else:
             text, press = words.confirm(found, stand.live), "go"
+        if stand.canary:
+            text = f"{text}\n\n{words.ends_trial(stand.canary)}"
         await tell(interaction, text, view=promote_view(press, found))
 
     @adapter.command(name="rollback")
     @admin("adapters")
     async def rollback(self, interaction: discord.Interaction[Any]) -> None:
-        """Let the version speak that spoke before, at once."""
+        """End a trial at once; without one, let the version speak that spoke before."""
         require_owner(self._bot, interaction)
         await acknowledge(interaction)
         await roll_back(self._bot, interaction)

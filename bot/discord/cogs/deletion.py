@@ -229,6 +229,7 @@ def _base_again(db: Database, scope: str) -> str | None:
         return None
     if row.training_enabled:
         db.scopes.set_training(scope, False, BY)
+    db.adapters.end_trial(scope, "undecided", actor=BY, why="the server removed the bot")
     if row.live:
         db.adapters.promote_base(scope, actor=BY)
     return row.live

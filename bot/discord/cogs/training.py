@@ -22,6 +22,7 @@ from bot.discord.places import SHARED_SCOPE, spot_of
 from bot.discord.run_cancel import CancelButton, cancel_run, require_owner
 from bot.discord.run_panel import RunPanel, shown_answer, shown_message
 from bot.discord.run_sheet import history_embed, plan_embed, status_embed
+from bot.discord.versions import trial_text
 from bot.discord.wording import training as words
 from bot.schedule import MAX_VOTES, next_cron, own_votes, set_own_votes
 from core.errors import NotEnoughData, RunInProgress, ThumbtuneError
@@ -226,8 +227,12 @@ class TrainingCog(commands.Cog):
         runs = await world.database.run(lambda db: db.runs.active(scope))
         lines = [await self._running(run, interaction) for run in runs]
         signals, people = await world.database.run(lambda db: db.feedback.waiting(scope))
+        trial = await world.canary.standing(scope)
         return status_embed(
-            running=lines, waiting=words.waiting(signals, people), itself=await self._itself(scope)
+            running=lines,
+            waiting=words.waiting(signals, people),
+            itself=await self._itself(scope),
+            trial=trial_text(trial) if trial else "",
         )
 
     async def _running(self, run: Run, interaction: discord.Interaction[Any]) -> str:

@@ -58,6 +58,8 @@ FIELD_LEARNT = "Learnt from"
 """Labels a part of /adapter show."""
 FIELD_WHY = "Why it is in this state"
 """Labels a part of /adapter show."""
+FIELD_TRIAL = "On trial"
+"""Labels a part of /adapter show and /training status."""
 FIELD_ARENA = "In the arena"
 """Labels a part of /adapter compare."""
 NO_VOTES = "no votes yet"
@@ -88,6 +90,76 @@ def who_speaks(live: str, previous: str) -> str:
     if live == previous:
         return f"Speaking now: {version(live)}."
     return f"Speaking now: {version(live)}. Before that: {version(previous)}."
+
+
+def trial(
+    name: str,
+    other: str,
+    *,
+    percent: int,
+    liked: str,
+    better: str,
+    worse: str,
+    thumbs: int,
+    most: int,
+    ends_at: int,
+) -> str:
+    """Say how a version on trial stands, in /adapter list and show and /training status."""
+    return (
+        f"{_first(name)} answers {percent}% of new conversations, and votes decide between it and "
+        f"{version(other)}. {liked}. Evidence that it is better: {better}; that it is worse: "
+        f"{worse}. The trial ends <t:{ends_at}:R> or after {most} conversations with a vote "
+        f"({thumbs} so far); undecided, {version(other)} speaks on. `/adapter promote` and "
+        "`/adapter rollback` end it at once."
+    )
+
+
+def trial_liked(name: str, up: int, down: int, other: str, other_up: int, other_down: int) -> str:
+    """Give the likes of both sides of a trial, one for each conversation."""
+    return (
+        f"{_first(name)} was liked in {up} of {up + down} conversations, {version(other)} in "
+        f"{other_up} of {other_up + other_down}"
+    )
+
+
+def trial_choices(won: int, count: int, name: str) -> str:
+    """Give the blind choices of a trial."""
+    return f", and {won} of {count} blind choices fell on {version(name)}"
+
+
+def trial_evidence(value: float, needed: float) -> str:
+    """Give evidence against what decides: 1 is none, and luck seldom reaches the second."""
+    return f"{value:.2g} of {needed:.3g} needed"
+
+
+def decided_better(name: str, before: str, liked: str) -> str:
+    """Posted in a channel when the votes on a trial promoted a version."""
+    place = f"in the place of {version(before)}"
+    return f"🔧 Your votes let {version(name)} speak here now, {place}. {liked}."
+
+
+def decided_worse(name: str, live: str, liked: str) -> str:
+    """Posted in a channel when the votes on a trial took a version back."""
+    again = f"{_first(live)} speaks everywhere again"
+    return f"↩️ Your votes took {version(name)} back. {again}. {liked}."
+
+
+def decided_nothing(name: str, live: str, liked: str) -> str:
+    """Posted in a channel when a trial ended and the votes had decided nothing."""
+    return (
+        f"⚖️ The trial of {version(name)} is over, and the votes decided nothing. {liked}. "
+        f"{_first(live)} speaks on; `/adapter promote` lets {version(name)} speak all the same."
+    )
+
+
+def trial_ended(who: str, name: str, live: str) -> str:
+    """Posted in the channel when an admin ended a trial; `who` is a mention that pings nobody."""
+    return f"↩️ {who} ended the trial of {version(name)}. {_first(live)} speaks everywhere again."
+
+
+def ends_trial(name: str) -> str:
+    """Tell the admin who is about to promote a version that this ends a trial."""
+    return f"That ends the trial of {version(name)}."
 
 
 def list_line(name: str, state: str, made: str, likes: str) -> str:

@@ -88,6 +88,7 @@ RECIPES = {
 
 OUTCOMES = {
     "promoted": "Accepted",
+    "canary": "Accepted, on trial",
     "refused": "Refused",
     "failed": "Failed",
     "cancelled": "Cancelled",
@@ -97,6 +98,10 @@ OUTCOMES = {
 
 NEXT = {
     "promoted": "Vote on the new replies; /adapter rollback brings the version before back.",
+    "canary": (
+        "It answers some new conversations now, and the votes there decide. /adapter list shows "
+        "how it stands; /adapter promote and /adapter rollback end the trial at once."
+    ),
     "refused": (
         "Nothing has changed. More votes from more people help most; then try /retrain again."
     ),
