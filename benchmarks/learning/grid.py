@@ -31,8 +31,10 @@ from benchmarks.learning.rounds import (
     plan_round,
     round_directory,
 )
+from benchmarks.learning.shared import part_tasks, plan_parts
 from benchmarks.learning.tastes import TASTES
 from core.files import write_atomic
+from core.jobs import read_spec
 
 ALL_ARMS = (*ARMS, TWO_ROUNDS)
 QUICK = (Cell("human", "votes-100", 0), Cell("echo", "votes-100", 0))
@@ -80,12 +82,17 @@ def make_cells(cells: Sequence[Cell], home: Path, *, quick: bool) -> None:
             seed=cell.seed,
             recipe=cell.variant or "auto",
         )
+    specs = [read_spec(home / cell.name) for cell in cells if cell.arm != TWO_ROUNDS]
+    ranked = [spec for spec in specs if any(stage.on == "draws" for stage in spec.stages)]
+    if ranked and not quick:
+        plan_parts(home, prompts, ranked[0])
 
 
 def tasks_of(cells: Sequence[Cell], home: Path, *, instructed: bool) -> list[Task]:
     """Return all there is to do, in order; with `instructed` adapters are asked IFEval's too."""
     any_cell = home / next(cell for cell in cells if cell.arm != TWO_ROUNDS).name
-    tasks = [_task(home, cell) for cell in cells]
+    drawn = part_tasks(home)
+    tasks = [*drawn, *(_task(home, cell, drawn) for cell in cells)]
     tasks.append(Task(f"base={any_cell}", home / BASE_DRAWN))
     if instructed:
         tasks.append(Task(f"choose={any_cell}", home / CHOSEN))
@@ -153,9 +160,10 @@ def _starting_point(home: Path, cell: Cell) -> Path:
     return round_directory(home, cell) / ROUND if cell.arm == TWO_ROUNDS else home / cell.name
 
 
-def _task(home: Path, cell: Cell) -> Task:
+def _task(home: Path, cell: Cell, drawn: Sequence[Task]) -> Task:
     if cell.arm != TWO_ROUNDS:
-        return Task(str(home / cell.name), home / cell.name / DRAWN)
+        needs = tuple(task.makes for task in drawn)
+        return Task(str(home / cell.name), home / cell.name / DRAWN, needs)
     first = home / first_of(cell).name
     argument = f"round={round_directory(home, cell)}"
     return Task(argument, home / cell.name / DRAWN, (first / DRAWN,))

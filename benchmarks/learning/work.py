@@ -17,6 +17,7 @@ from benchmarks.learning.cells import draw_base, work_cell
 from benchmarks.learning.person import work_check
 from benchmarks.learning.rounds import work_round
 from benchmarks.learning.series import work_series
+from benchmarks.learning.shared import draw_part, lend_draws
 from core.jobs import read_spec
 from core.settings import load_settings
 
@@ -31,8 +32,14 @@ def choose(cell: Path) -> None:
     instructions.choose(cell.parent, read_spec(cell), data)
 
 
+def _cell(directory: Path) -> None:
+    lend_draws(directory)
+    work_cell(directory)
+
+
 VERBS: dict[str, Callable[[Path], None]] = {
-    "cell": work_cell,
+    "cell": _cell,
+    "part": draw_part,
     "base": draw_base,
     "round": lambda directory: work_round(directory, load_settings()),
     "choose": choose,
