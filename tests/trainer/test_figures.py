@@ -14,6 +14,7 @@ from trainer.figures import (
     auc,
     difference_bootstrap,
     distinct_share,
+    judged_z,
     margin,
     permutation_p,
     person_bootstrap,
@@ -59,6 +60,17 @@ def test_margin_is_liked_mean_minus_disliked_mean() -> None:
     assert margin(votes([3.0, 1.0, 2.0, 0.0], [True, True, False, False])) == 1.0
     judged = Judged([3.0, 1.0, 2.0, 0.0], [True, True, False, False], list("abcd"), [6.0], ["a"])
     assert margin(judged) == pytest.approx((4 * 1 + 1 * 6) / 5)
+
+
+def test_judged_z_adds_votes_and_pairs_up() -> None:
+    """Two liked above two disliked: (7 - 5) / √(4/3 · 5/4) = 1.549; four pairs of four right:
+    4 / √4 = 2; together their sum over √2."""
+    own = votes([4.0, 3.0, 2.0, 1.0], [True, True, False, False])
+    assert judged_z(own) == pytest.approx(1.5492, abs=1e-4)
+    pairs = Judged(differences=[1.0] * 4, choosers=["p"] * 4)
+    assert judged_z(pairs) == 2
+    both = Judged(own.rewards, own.labels, own.voters, pairs.differences, pairs.choosers)
+    assert judged_z(both) == pytest.approx((1.5492 + 2) / math.sqrt(2), abs=1e-4)
 
 
 def test_permutation_p_is_the_share_of_orders_as_good() -> None:
