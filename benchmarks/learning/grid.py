@@ -146,7 +146,7 @@ def has_instructions(directory: Path | None) -> bool:
     if not there:
         print(
             f"no {instructions.PROMPTS} (--data, {instructions.DATA}) or no lm-eval (make "
-            "bench-setup): whether instructions are followed is left out",
+            "test installs it): whether instructions are followed is left out",
             file=sys.stderr,
         )
     return there

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.learning import instructions
 from benchmarks.learning.instructions import (
     CHOSEN,
     DATA,
@@ -35,10 +34,6 @@ ROWS = [
     }
     for key in range(4)
 ]
-needs_checkers = pytest.mark.skipif(
-    any(instructions.find_spec(name) is None for name in ("lm_eval", "nltk", "langdetect", "six")),
-    reason="lm-eval's checkers are not installed (make bench-setup)",
-)
 
 
 @pytest.fixture
@@ -105,7 +100,6 @@ def test_prompts_that_cannot_be_checked_are_not_read(data: Path) -> None:
     assert [one.key for one in read_prompts(data)] == [0, 1, 2, 3]
 
 
-@needs_checkers
 def test_prompts_are_looked_for(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +114,6 @@ def test_prompts_are_looked_for(
     assert not (data / CHOSEN).exists()
 
 
-@needs_checkers
 @pytest.mark.parametrize(
     ("rule", "kwargs", "good", "bad"),
     [
