@@ -169,8 +169,8 @@ def _reward_checks(found: RewardFigures, bounds: GateSettings) -> list[Check]:
             name="gain",
             figure="what people ask for, in new replies, log-odds",
             value=rise,
-            bound="clearly above 0",
-            passed=gain is not None and gain.low > 0,
+            bound=f"clearly above {bounds.min_gain:g}",
+            passed=gain is not None and gain.low > bounds.min_gain,
             why="the adapter's replies to held-out questions hold no more of what people asked "
             f"for than the base's ({rise})",
         )

@@ -18,6 +18,7 @@ RELAXED_GATE = {
     "min_each_side": 1,
     "max_p_value": 1.0,
     "min_accuracy": 0.0,
+    "min_gain": -1000.0,
     "max_keep_drop": 1.0,
     "max_perplexity_ratio": 1000.0,
     "max_kl": 1000.0,
