@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ from benchmarks.results import aligned
 from core.jobs import ChatMessage, Example, JobSpec, PairExample, VoteExample
 from core.report import Interval
 from trainer import figures
+from trainer.best_of_n import Teacher, foretold
+from trainer.draws import Drawer
 from trainer.figures import Judged
+from trainer.model import load_base, load_tokenizer
+from trainer.scoring import Texts
 
 SETS = ("topicalchat_ratings", "oasst_pairs", "personality_style_pairs")
 MAX_LENGTH = 512
@@ -35,15 +39,15 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--json", action="store_true", help="print one object as the last line")
     options = parser.parse_args()
-    found = {}
+    found, teacher = {}, default_teacher()
     for name in SETS:
         path = options.directory / f"{name}.jsonl"
         if not path.exists():
             print(f"{path}: not there, left out", file=sys.stderr)
             continue
         began = time.monotonic()
-        found[name] = measure(list(read_labels(path)))
-        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        found[name] = measure(list(read_labels(path)), teacher, _teller(name))
+        print(f"\r{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     head = ("labels", "rows", "reward, out of fold", "95 %", "the longer reply wins")
     body = [
         [name, str(own.n), f"{own.value:.3f}", f"{own.low:.3f} to {own.high:.3f}", f"{long:.3f}"]
@@ -52,6 +56,10 @@ def main() -> None:
     print("\n".join(aligned(head, body)))
     if options.json:
         print(json.dumps({n: {**own.model_dump(), "longer": lg} for n, (own, lg) in found.items()}))
+
+
+def _teller(name: str) -> Callable[[float], None]:
+    return lambda done: print(f"\r{name}: {done:.0%} read ", end="", file=sys.stderr, flush=True)
 
 
 def read_labels(path: Path) -> Iterator[Example]:
@@ -76,20 +84,22 @@ def _text(messages: list[dict[str, str]]) -> str:
     return messages[-1]["content"]
 
 
-def measure(examples: list[Example]) -> tuple[Interval, float]:
-    """Return how well the reward orders the rows it never saw, and how well length does."""
-    from trainer.best_of_n import Teacher, foretold
-    from trainer.model import load_base, load_tokenizer
-    from trainer.scoring import Texts
-
+def default_teacher() -> Teacher:
+    """Return the default model, ready to read."""
     settings, base = default_world()
     spec = JobSpec(
         run_id="run_human", adapter="human@v1", base_path=str(base.path), base_model=base.name,
         base_sha256=base.sha256, recipe="bon", why="measured", stages=[], max_length=MAX_LENGTH,
         device=settings.model.device, dtype=settings.model.dtype,
     )  # fmt: skip
-    teacher = Teacher(spec, load_base(spec).eval(), Texts(load_tokenizer(spec), MAX_LENGTH))
-    said = teacher.opinions(examples, lambda done: None)
+    return Teacher(Drawer(spec, load_base(spec).eval(), Texts(load_tokenizer(spec), MAX_LENGTH)))
+
+
+def measure(
+    examples: list[Example], teacher: Teacher, on_progress: Callable[[float], None]
+) -> tuple[Interval, float]:
+    """Return how well the reward orders the rows it never saw, and how well length does."""
+    said = teacher.opinions(examples, on_progress)
     said = replace(
         said,
         of_votes=replace(said.of_votes, prompts=said.of_votes.people),
