@@ -143,10 +143,9 @@ class Teacher:
         """Return better replies beside worse ones."""
         rows = [(one.prompt, option) for one in draws.asked for option in one.options]
         scores = reward.score(_with_style(draws.states, rows))
-        ends = np.cumsum([len(one.options) for one in draws.asked])
         return better_and_worse(
             draws.asked,
-            np.split(scores, ends[:-1]),
+            draws.of_each(scores),
             most=self.spec.ranked_pairs,
             any_length=any_length,
         )

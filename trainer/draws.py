@@ -56,6 +56,11 @@ class Draws:
     states: Floats  # (replies, LAYERS · hidden)
     anchors: list[PairExample]
 
+    def of_each(self, rows: Floats) -> list[Floats]:
+        """Return what stands there reply after reply, prompt by prompt."""
+        ends = np.cumsum([len(one.options) for one in self.asked])
+        return np.split(rows, ends[:-1])
+
     def keep(self, directory: Path) -> None:
         """Keep them, whole or not at all."""
 

@@ -82,8 +82,7 @@ def _known(home: Path) -> tuple[dict[str, tuple[Asked, Floats]], list[PairExampl
     anchors: list[PairExample] = []
     for directory in sorted(home.glob(f"*/{DRAWS}")):
         draws = Draws.read(directory)
-        ends = np.cumsum([len(one.options) for one in draws.asked])
-        for one, states in zip(draws.asked, np.split(draws.states, ends[:-1]), strict=True):
+        for one, states in zip(draws.asked, draws.of_each(draws.states), strict=True):
             found[one.prompt[-1].content] = one, states
         anchors = draws.anchors
     return found, anchors
