@@ -112,7 +112,11 @@ class Stage(_Format):
 
 
 class JobSpec(_Format):
-    """Everything a job needs beside its examples. Paths are absolute on the machine it runs on."""
+    """Everything a job needs beside its examples. Paths are absolute on the machine it runs on.
+
+    `draws` to `anchors` say how much a stage on draws makes (trainer.effort); None leaves it to the
+    device.
+    """
 
     format: Literal[1] = 1
     run_id: str
@@ -137,10 +141,10 @@ class JobSpec(_Format):
     report_to: str = "none"
     sample_prompts: int = 32
     sample_max_tokens: int = 96
-    draws: int = 4
-    ranked_prompts: int = 96
-    ranked_pairs: int = 48
-    anchors: int = 32
+    draws: int | None = None
+    ranked_prompts: int | None = None
+    ranked_pairs: int | None = None
+    anchors: int | None = None
     created_at: str = ""
 
 

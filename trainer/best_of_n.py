@@ -26,6 +26,7 @@ from core.jobs import (
 from core.report import RewardFigures
 from trainer import figures
 from trainer.draws import Drawer, Draws, Prompt, prompts_to_ask
+from trainer.effort import effort_of
 from trainer.figures import Judged
 from trainer.luck import chance_of_luck
 from trainer.model import load_base, load_tokenizer
@@ -146,7 +147,7 @@ class Teacher:
         return better_and_worse(
             draws.asked,
             draws.of_each(scores),
-            most=self.spec.ranked_pairs,
+            most=effort_of(self.spec).pairs,
             any_length=any_length,
         )
 

@@ -28,6 +28,7 @@ from core.jobs import (
     read_examples,
     write_examples,
 )
+from trainer.effort import effort_of
 from trainer.ranked import Asked, Option, anchor_pairs
 from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Texts, contiguous_head
@@ -86,14 +87,9 @@ class Draws:
 def prompts_to_ask(spec: JobSpec, examples: Sequence[Example]) -> list[Prompt]:
     """Return which prompts of these examples the base is to answer."""
     prompts = list({prompt_key(example): example.prompt for example in examples}.values())
-    count = min(len(prompts), spec.ranked_prompts)
+    count = min(len(prompts), effort_of(spec).prompts)
     chosen = sorted(random.Random(spec.seed).sample(range(len(prompts)), count))
     return [prompts[place] for place in chosen]
-
-
-def times_each(spec: JobSpec, prompts: int) -> int:
-    """Return how often each of so many prompts is answered."""
-    return max(spec.draws, round(spec.draws * spec.ranked_prompts / prompts / 2))
 
 
 @dataclass
@@ -106,7 +102,7 @@ class Drawer:
 
     def draw(self, prompts: Sequence[Prompt], on_progress: Callable[[float], None]) -> Draws:
         """Answer each prompt several times, more often where there are few prompts."""
-        each = times_each(self.spec, len(prompts))
+        each = effort_of(self.spec).times_each(len(prompts))
         shown = [prompt for prompt in prompts for _ in range(each)]
         with Overheard(self.causal, len(shown)) as states:
             options = self.say(
@@ -124,7 +120,7 @@ class Drawer:
         They hold on to what it knows: both replies are its own, and neither is of anybody's taste.
         """
         lines = files("trainer").joinpath("anchors.txt").read_text(encoding="utf-8").splitlines()
-        count = min(len(lines), self.spec.anchors)
+        count = min(len(lines), effort_of(self.spec).anchors)
         chosen = random.Random(self.spec.seed).sample(lines, count)
         prompts = [(ChatMessage(role="user", content=line),) for line in chosen]
         likeliest, drawn = self.say(prompts, 0.0, 1.0), self.say(prompts, 1.0, 1.0)

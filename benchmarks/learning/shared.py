@@ -18,7 +18,8 @@ from benchmarks.learning.queue import Task
 from core.files import publish_directory
 from core.jobs import JOB, TRAIN, ChatMessage, JobSpec, PairExample, read_examples, read_spec
 from trainer.best_of_n import DRAWS
-from trainer.draws import Drawer, Draws, Floats, prompts_to_ask, times_each
+from trainer.draws import Drawer, Draws, Floats, prompts_to_ask
+from trainer.effort import effort_of
 from trainer.job import WORK
 from trainer.ranked import Asked
 
@@ -69,7 +70,8 @@ def lend_draws(cell: Path) -> None:
     known, anchors = _known(cell.parent / HOME)
     found = [known.get(prompt[-1].content) for prompt in asked]
     lent = [one for one in found if one is not None]
-    if len(lent) < len(found) or times_each(spec, len(found)) != spec.draws:
+    effort = effort_of(spec)
+    if len(lent) < len(found) or effort.times_each(len(found)) != effort.draws:
         return
     target.parent.mkdir(exist_ok=True)
     states = np.concatenate([states for _, states in lent])
