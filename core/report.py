@@ -32,12 +32,13 @@ class PreferenceFigures(_Part):
     """How the candidate orders held-out replies by how people voted.
 
     The implicit reward of a reply is its log-probability under the candidate minus under the base,
-    nats. `margin`: mean reward of liked replies minus that of disliked ones, or chosen minus
+    nats; where the run fitted a reward model of the votes, the reward is that model's, log-odds.
+    `margin`: mean reward of liked replies minus that of disliked ones, or chosen minus
     rejected. `accuracy`: share of (liked, disliked) combinations and of pairs in the right order
     (an AUC; 0.5 is chance). `p_value`: how often thumbs dealt out at random over the same replies
     give this accuracy or more. `over_live`: accuracy of the candidate minus that of the live
-    adapter; None without a live adapter. `length_baseline`: the accuracy of the rule "the longer
-    reply wins".
+    adapter; None without a live adapter, and where a reward model was asked. `length_baseline`: the
+    accuracy of the rule "the reply of more words wins".
     """
 
     margin: Interval

@@ -1,7 +1,7 @@
 """How much a run draws and ranks: what takes a few minutes on the device it runs on.
 
-On a CPU drawing replies is the longest part of a run. On a GPU eight times as many took half as long,
-beside eleven other runs, and the better of seventeen replies shows what people like more clearly
+On a CPU drawing replies is the longest part of a run. On a GPU eight times as many took half as
+long, beside eleven other runs, and the better of many replies shows what people like more clearly
 than the better of four (docs/experiments.md).
 """
 
@@ -15,21 +15,24 @@ from trainer.model import choose_device
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """`prompts` people asked are answered `draws` times each or more; the `pairs` furthest apart
-    are learnt from, beside `anchors` plain questions."""
+    """Up to `prompts` of people's prompts are answered `draws` times each, more often where that
+    gives fewer than `fewest` replies; the `pairs` furthest apart are learnt from, beside `anchors`
+    plain questions.
+    """
 
     prompts: int
     draws: int
+    fewest: int
     pairs: int
     anchors: int
 
     def times_each(self, prompts: int) -> int:
-        """Return how often each of so many prompts is answered; more often where they are few."""
-        return max(self.draws, round(self.draws * self.prompts / prompts / 2))
+        """Return how often each of so many prompts is answered."""
+        return max(self.draws, round(self.fewest / prompts))
 
 
-CPU = Effort(prompts=96, draws=4, pairs=48, anchors=32)
-GPU = Effort(prompts=512, draws=12, pairs=90, anchors=56)
+CPU = Effort(prompts=128, draws=4, fewest=192, pairs=56, anchors=32)
+GPU = Effort(prompts=512, draws=12, fewest=768, pairs=90, anchors=56)
 
 
 def effort_of(spec: JobSpec) -> Effort:
@@ -38,6 +41,7 @@ def effort_of(spec: JobSpec) -> Effort:
     return Effort(
         prompts=_or(spec.ranked_prompts, usual.prompts),
         draws=_or(spec.draws, usual.draws),
+        fewest=usual.fewest if spec.draws is None else 0,
         pairs=_or(spec.ranked_pairs, usual.pairs),
         anchors=_or(spec.anchors, usual.anchors),
     )

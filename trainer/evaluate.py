@@ -18,10 +18,10 @@ from typing import Any
 from core.jobs import ChatMessage, Example, JobSpec
 from core.report import Interval, Sample, SystemFigures
 from trainer import figures
-from trainer.best_of_n import Teacher
+from trainer.best_of_n import Floats, Teacher
 from trainer.draws import Drawer
 from trainer.keepset import MAX_TOKENS, keep_parts, keep_score, load_keepset
-from trainer.preference import Progress, measure_preference
+from trainer.preference import Progress, Rate, Said, implicit_rewards, measure_preference
 from trainer.ranked import Option
 from trainer.reward import Reward
 from trainer.sampling import Drawing, Drawn, draw_replies
@@ -58,7 +58,7 @@ def evaluate_job(
     try:
         systems = Systems(model, LIVE if spec.live_path else None)
         prompts = sample_prompts(held_out, spec.sample_prompts, spec.seed)
-        bench = Bench(spec, systems, Texts(tokenizer, spec.max_length), prompts)
+        bench = Bench(spec, systems, Texts(tokenizer, spec.max_length), prompts, reward)
         parts = bench.measure(held_out, on_progress)
         return parts if reward is None else {**parts, "gains": bench.gains(reward)}
     finally:
@@ -74,12 +74,13 @@ class Bench:
     systems: Systems
     texts: Texts
     prompts: list[Chat]
+    reward: Reward | None = None
     drawn: dict[System, list[Drawn]] = field(default_factory=dict)
 
     def measure(self, held_out: Sequence[Example], on_progress: Progress) -> dict[str, Any]:
         """Measure every part; writing replies takes most of the time."""
         first = _part(on_progress, 0.0, 0.2)
-        preference = measure_preference(self.systems, self.texts, held_out, self.spec.seed, first)
+        preference = measure_preference(held_out, self.spec.seed, self._rate(first))
         names, measured = self.systems.names, {}
         for place, system in enumerate(names):
             start, end = (0.2 + 0.8 * at / len(names) for at in (place, place + 1))
@@ -98,18 +99,27 @@ class Bench:
         """
         prompts = [[ChatMessage.model_validate(m) for m in prompt] for prompt in self.prompts]
         scores = {}
-        with self.systems.using("base") as causal:
-            teacher = Teacher(Drawer(self.spec, causal, self.texts))
-            for system, said in self.drawn.items():
-                options = [Option(self.texts.read(one.token_ids), one.finished) for one in said]
-                rows = list(zip(prompts, options, strict=True))
-                scores[system] = reward.score(teacher.features(rows))
+        for system, drawn in self.drawn.items():
+            options = [Option(self.texts.read(one.token_ids), one.finished) for one in drawn]
+            scores[system] = self._rewards(reward, list(zip(prompts, options, strict=True)))
         others: dict[System, str] = {"base": "gain", "live": "over_live"}
         return {
             name: figures.mean_bootstrap(scores["candidate"] - scores[other], self.spec.seed)
             for other, name in others.items()
             if other in scores
         }
+
+    def _rate(self, on_progress: Progress) -> Rate:
+        """Return what held-out replies are rated by: the reward model, where there is one."""
+        reward = self.reward
+        if reward is None:
+            return implicit_rewards(self.systems, self.texts, on_progress)
+        on_progress(0.0, "rating the held-out replies")
+        return lambda said: {"candidate": self._rewards(reward, said).tolist()}
+
+    def _rewards(self, reward: Reward, said: Sequence[Said]) -> Floats:
+        with self.systems.using("base") as causal:
+            return reward.score(Teacher(Drawer(self.spec, causal, self.texts)).features(said))
 
     def _measure_system(self, system: System, on_progress: Progress) -> SystemFigures:
         keep = self._keep_figures(system, _part(on_progress, 0.0, 0.35))

@@ -1,44 +1,42 @@
-"""How a candidate orders held-out replies, against how people voted.
+"""How held-out replies are ordered, against how people voted.
 
-The implicit reward of a reply is log p(reply | prompt) under a system minus under the base, summed
-over the reply's tokens, in nats: what KTO, APO and DPO train (up to their beta). The sum, not the
-mean a token: measured, it tells honest from shuffled votes far better (docs/gate.md).
+A recipe that trains on the votes themselves is asked by its implicit reward: log p(reply | prompt)
+under a system minus under the base, summed over the reply's tokens, in nats: what KTO, APO and DPO
+train (up to their beta). The sum, not the mean a token: measured, it tells honest from shuffled
+votes far better (docs/gate.md). A recipe that ranks replies by a reward model is asked by that
+model, which never saw the held-out votes: its adapter does not tell replies to different prompts
+apart, and is not meant to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from core.jobs import DemonstrationExample, Example, PairExample, VoteExample
+from core.jobs import ChatMessage, Example, PairExample, VoteExample
 from core.report import PreferenceFigures
 from trainer import figures
 from trainer.figures import Judged
+from trainer.ranked import Option
 from trainer.scoring import Scored, System, Systems, Texts, reply_logprobs
 
 Progress = Callable[[float, str], None]
+Said = tuple[Sequence[ChatMessage], Option]
+"""A prompt and a reply to it."""
+Rate = Callable[[Sequence[Said]], Mapping[System, Sequence[float]]]
+"""Gives the reward of each reply, by the candidate and, where there is one, by the live adapter."""
 
 
 def measure_preference(
-    systems: Systems, texts: Texts, held_out: Sequence[Example], seed: int, on_progress: Progress
+    held_out: Sequence[Example], seed: int, rate: Rate
 ) -> PreferenceFigures | None:
-    """Say how candidate (and live) order held-out replies; None if no row can be ordered."""
-    rows, judged_by = _scored_rows(texts, held_out)
-    if not rows:
+    """Say how held-out replies are ordered; None if no row can be ordered."""
+    laid = _laid(held_out)
+    if not laid.said:
         return None
-    logprobs: dict[System, list[float]] = {}
-    for place, system in enumerate(systems.names):
-        on_progress(
-            place / len(systems.names), f"scoring {len(rows)} held-out replies with the {system}"
-        )
-        logprobs[system] = reply_logprobs(systems, system, rows)
-    judged = {
-        system: judged_by(
-            [implicit_reward(a, b) for a, b in zip(values, logprobs["base"], strict=True)]
-        )
-        for system, values in logprobs.items()
-    }
+    judged = {system: laid.judged(rewards) for system, rewards in rate(laid.said).items()}
     own, live = judged["candidate"], judged.get("live")
-    lengths = judged_by([float(len(row.reply_ids)) for row in rows])
+    lengths = laid.judged([float(option.words) for _, option in laid.said])
     up = sum(own.labels)
     return PreferenceFigures(
         margin=figures.person_bootstrap(figures.margin, own, seed),
@@ -53,39 +51,69 @@ def measure_preference(
     )
 
 
-def implicit_reward(logprob: float, base_logprob: float) -> float:
-    """Return log p(reply) under a system minus under the base: a sum over its tokens, nats."""
-    return logprob - base_logprob
+def implicit_rewards(systems: Systems, texts: Texts, on_progress: Progress) -> Rate:
+    """Return what rates replies by how much likelier they have become than under the base, nats."""
+
+    def rate(said: Sequence[Said]) -> dict[System, list[float]]:
+        rows = [
+            Scored(
+                texts.prompt([message.model_dump() for message in prompt]),
+                texts.reply(option.text, complete=option.complete),
+            )
+            for prompt, option in said
+        ]
+        found: dict[System, list[float]] = {}
+        for place, system in enumerate(systems.names):
+            on_progress(
+                place / len(systems.names),
+                f"scoring {len(rows)} held-out replies with the {system}",
+            )
+            found[system] = reply_logprobs(systems, system, rows)
+        base = found.pop("base")
+        return {
+            system: [own - before for own, before in zip(values, base, strict=True)]
+            for system, values in found.items()
+        }
+
+    return rate
 
 
-def _scored_rows(
-    texts: Texts, held_out: Sequence[Example]
-) -> tuple[list[Scored], Callable[[Sequence[float]], Judged]]:
-    """Lay votes and pairs out as rows to score, and say how rewards of the rows become `Judged`."""
-    rows: list[Scored] = []
-    votes: list[tuple[VoteExample, int]] = []
-    pairs: list[tuple[PairExample, int]] = []
-    for example in held_out:
-        if isinstance(example, DemonstrationExample):
-            continue  # a demonstration has nothing to be ordered against
-        prompt = texts.prompt([message.model_dump() for message in example.prompt])
-        if isinstance(example, VoteExample):
-            votes.append((example, len(rows)))
-            rows.append(Scored(prompt, texts.reply(example.completion, complete=example.complete)))
-        else:
-            pairs.append((example, len(rows)))
-            rows += [
-                Scored(prompt, texts.reply(example.chosen, complete=example.chosen_complete)),
-                Scored(prompt, texts.reply(example.rejected, complete=example.rejected_complete)),
-            ]
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """Held-out replies in a row: those voted on, then both of each pair."""
 
-    def judged(rewards: Sequence[float]) -> Judged:
+    votes: list[VoteExample]
+    pairs: list[PairExample]
+
+    @property
+    def said(self) -> list[Said]:
+        return [
+            *((vote.prompt, Option(vote.completion, vote.complete)) for vote in self.votes),
+            *(
+                (pair.prompt, option)
+                for pair in self.pairs
+                for option in (
+                    Option(pair.chosen, pair.chosen_complete),
+                    Option(pair.rejected, pair.rejected_complete),
+                )
+            ),
+        ]
+
+    def judged(self, rewards: Sequence[float]) -> Judged:
+        """Return rewards of the row as what people said of it."""
+        chosen, rejected = (rewards[len(self.votes) + side :: 2] for side in (0, 1))
         return Judged(
-            rewards=[rewards[place] for _, place in votes],
-            labels=[example.label for example, _ in votes],
-            voters=[example.person for example, _ in votes],
-            differences=[rewards[place] - rewards[place + 1] for _, place in pairs],
-            choosers=[example.person for example, _ in pairs],
+            rewards=list(rewards[: len(self.votes)]),
+            labels=[vote.label for vote in self.votes],
+            voters=[vote.person for vote in self.votes],
+            differences=[a - b for a, b in zip(chosen, rejected, strict=True)],
+            choosers=[pair.person for pair in self.pairs],
         )
 
-    return rows, judged
+
+def _laid(held_out: Sequence[Example]) -> _Laid:
+    """Leave out demonstrations: they have nothing to be ordered against."""
+    return _Laid(
+        [one for one in held_out if isinstance(one, VoteExample)],
+        [one for one in held_out if isinstance(one, PairExample)],
+    )

@@ -112,11 +112,10 @@ def _auto(examples: Sequence[Example]) -> tuple[str, list[Stage], str]:
             f"mostly pairs ({have}): {imitate}learn from the pairs",
         )
     if min(liked, disliked) >= MIN_EACH_SIDE:
-        small = "apo_zero_unpaired suits small data"
         return (
-            f"{prefix}apo",
-            [*first, _APO],
-            f"votes ({have}): {imitate}learn from the votes; {small}",
+            f"{prefix}bon",
+            [*first, _BON],
+            f"votes ({have}): {imitate}rank new replies by what the votes say, learn from those",
         )
     if liked > disliked:
         return "sft", [_SFT], f"votes of one kind only ({have}): imitate what was liked"

@@ -83,7 +83,7 @@ def test_the_loop_from_the_command_line_alone(shell: Shell, tmp_path: Path) -> N
         == 24
     )
     assert shell.run("feedback", "stats", "--json")["up"] == 8
-    assert shell.run("retrain", "--dry-run", "--json")["recipe"] == "apo"
+    assert shell.run("retrain", "--dry-run", "--json")["recipe"] == "bon"
     refused = shell.run("retrain", "--json", code=3)
     assert (refused["state"], refused["adapter"]) == ("refused", "console@v1")
     assert refused["verdict"]["accepted"] is False

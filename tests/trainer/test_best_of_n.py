@@ -104,6 +104,8 @@ def test_a_job_learns_from_ranked_draws(tiny_model: Path, tmp_path: Path) -> Non
     assert report.train_metrics["1-dpo"]["examples"] == report.reward.pairs
     assert report.reward.gain is not None
     assert report.reward.over_live is None
+    assert report.preference is not None  # held-out votes, by the reward
+    assert report.preference.accuracy.value == 1.0
     assert {"luck", "gain"} <= {check.name for check in judge(report, GateSettings()).checks}
 
 

@@ -25,10 +25,10 @@ def corrections(count: int) -> list[Example]:
 @pytest.mark.parametrize(
     ("examples", "name", "losses", "why"),
     [
-        (votes(6, 30), "apo", ["apo_zero_unpaired"], "6 👍, 30 👎"),
+        (votes(6, 30), "bon", ["sigmoid"], "6 👍, 30 👎"),
         (corrections(5), "sft", ["nll"], "only corrections, and few"),
         (corrections(70), "sft+dpo", ["nll", "sigmoid"], "only corrections"),
-        ([*votes(6, 30), *corrections(10)], "sft+apo", ["nll", "apo_zero_unpaired"], "imitate the"),
+        ([*votes(6, 30), *corrections(10)], "sft+bon", ["nll", "sigmoid"], "imitate the"),
         ([pair(prompt=f"p{i}") for i in range(9)], "dpo", ["sigmoid"], "mostly pairs"),
         (votes(9, 0), "sft", ["nll"], "votes of one kind only"),
     ],
