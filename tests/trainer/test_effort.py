@@ -15,7 +15,7 @@ def test_a_processor_affords_less_than_a_gpu(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`auto` looks at what is there when the job runs, not when it is written."""
-    spec = job_spec(tiny_model, [DPO]).model_copy(update={"device": "auto"})
+    spec = job_spec(tiny_model, DPO).model_copy(update={"device": "auto"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert effort_of(spec) == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -25,7 +25,7 @@ def test_a_processor_affords_less_than_a_gpu(
 def test_what_a_job_asks_for_stands(tiny_model: Path) -> None:
     """Nothing is a number too, and no more is drawn than was asked for."""
     asked = {"ranked_prompts": 8, "draws": 2, "ranked_pairs": 6, "anchors": 0}
-    effort = effort_of(job_spec(tiny_model, [DPO]).model_copy(update=asked))
+    effort = effort_of(job_spec(tiny_model, DPO).model_copy(update=asked))
     assert (effort.prompts, effort.draws, effort.pairs, effort.anchors) == (8, 2, 6, 0)
     assert effort.times_each(1) == 2
 
