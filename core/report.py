@@ -79,7 +79,8 @@ class RewardFigures(_Part):
     """What a reward model found in the votes, and the pairs it chose to learn from.
 
     `accuracy` is as in PreferenceFigures, of rewards out of fold: each row is scored by a fit that
-    never saw its prompt. `p_value` is trainer.luck's. `style`: what each plain count of a reply
+    never saw its prompt. `p_value` is trainer.luck's, on `tested` votes and pairs, held-out ones
+    too (0 in reports from before they were). `style`: what each plain count of a reply
     adds to the log-odds of a 👍 when it grows by one standard deviation. `length_z`: by how many
     standard errors liked replies differ in length from disliked ones. `drawn` replies to `prompts`
     prompts were ranked. `gain`: by how much the candidate's replies to held-out prompts have more
@@ -90,6 +91,7 @@ class RewardFigures(_Part):
 
     accuracy: Interval
     p_value: float
+    tested: int = 0
     style: dict[str, float]
     length_z: float
     prompts: int

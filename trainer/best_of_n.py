@@ -70,8 +70,17 @@ def read_lesson(directory: Path) -> Lesson | None:
     return Lesson(pairs, Reward.load(directory / _REWARD), found)
 
 
-def learn(spec: JobSpec, examples: Sequence[Example], work: Path, on_progress: Progress) -> Lesson:
-    """Return the lesson kept in a job's work directory, or make it and keep it there."""
+def learn(
+    spec: JobSpec,
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    work: Path,
+    on_progress: Progress,
+) -> Lesson:
+    """Return the lesson kept in a job's work directory, or make it and keep it there.
+
+    It is learnt from the examples; `held_out` ones only help to say if chance would do as well.
+    """
     lesson = read_lesson(work / _LESSON)
     if lesson is None:
         texts = Texts(load_tokenizer(spec), spec.max_length)
@@ -80,7 +89,10 @@ def learn(spec: JobSpec, examples: Sequence[Example], work: Path, on_progress: P
             examples, work / DRAWS, lambda done: on_progress(0.7 * done, "drawing replies")
         )
         lesson = teacher.teach(
-            examples, draws, lambda done, message: on_progress(0.7 + 0.3 * done, message)
+            examples,
+            draws,
+            lambda done, message: on_progress(0.7 + 0.3 * done, message),
+            held_out=held_out,
         )
         keep_lesson(work / _LESSON, lesson)
     return lesson
@@ -116,14 +128,23 @@ class Teacher:
             self.drawer.draw(prompts_to_ask(self.spec, examples), on_progress).keep(kept)
         return Draws.read(kept)
 
-    def teach(self, examples: Sequence[Example], draws: Draws, on_progress: Progress) -> Lesson:
+    def teach(
+        self,
+        examples: Sequence[Example],
+        draws: Draws,
+        on_progress: Progress,
+        *,
+        held_out: Sequence[Example] = (),
+    ) -> Lesson:
         """Fit and rank; `on_progress` gets a fraction of this call."""
         everything = self.opinions(
-            examples, lambda done: on_progress(0.8 * done, "reading what people said")
+            [*examples, *held_out],
+            lambda done: on_progress(0.8 * done, "reading what people said"),
         )
         on_progress(0.8, "ranking the replies")
-        contrary = contrary_people(everything)
-        said = everything.without(contrary)
+        trained = everything.first(*_counts(examples))
+        contrary = contrary_people(trained)
+        said = trained.without(contrary)
         reward, judged = fit_reward(said), foretold(said, self.spec.seed)
         z = _length_z([example for example in examples if example.person not in contrary])
         about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
@@ -131,6 +152,7 @@ class Teacher:
         found = RewardFigures(
             accuracy=figures.person_bootstrap(figures.accuracy, judged, self.spec.seed),
             p_value=chance_of_luck(everything, self.spec.seed),
+            tested=len(everything.labels) + len(everything.chosen),
             style=reward.style(),
             length_z=z,
             prompts=len(draws.asked),
@@ -196,6 +218,12 @@ def _with_style(states: Floats, rows: Sequence[tuple[Prompt, Option]]) -> Floats
         for prompt, option in rows
     ]
     return np.concatenate([states, np.array(style)], axis=1)
+
+
+def _counts(examples: Sequence[Example]) -> tuple[int, int]:
+    """Return how many votes and how many pairs there are."""
+    votes = sum(isinstance(example, VoteExample) for example in examples)
+    return votes, sum(isinstance(example, PairExample) for example in examples)
 
 
 def foretold(said: Opinions, seed: int) -> Judged:

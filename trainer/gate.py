@@ -159,7 +159,8 @@ def _reward_checks(found: RewardFigures, bounds: GateSettings) -> list[Check]:
         found.p_value,
         bounds,
         figure="how often luck would foretell the votes as well",
-        lucky=f"nothing in {rows} foretells the others better than luck could",
+        lucky=f"nothing in {found.tested or found.accuracy.n} votes and pairs foretells the others "
+        "better than luck could",
         low=f"too few comparisons of {rows} are foretold as people voted",
     )
     gain, live = found.gain, found.over_live

@@ -138,7 +138,7 @@ def run_job(
     times: dict[str, float] = {}
     _set_threads(spec)
     with _timed(times, "rank"):
-        lesson = _learn(directory, spec, train, log)
+        lesson = _learn(directory, spec, train, held_out, log)
     taught: dict[str, list[Example]] = {"examples": train}
     if lesson is not None:
         taught["draws"] = list(lesson.pairs)
@@ -164,7 +164,11 @@ def _report(spec: JobSpec, **found: Any) -> Report:
 
 
 def _learn(
-    directory: Path, spec: JobSpec, examples: list[Example], log: ProgressLog
+    directory: Path,
+    spec: JobSpec,
+    examples: list[Example],
+    held_out: list[Example],
+    log: ProgressLog,
 ) -> Lesson | None:
     """Rank the base's own replies by what people said, where a stage learns from that."""
     if all(stage.on == "examples" for stage in spec.stages):
@@ -174,7 +178,7 @@ def _learn(
     def on_progress(fraction: float, message: str) -> None:
         log.write("rank", fraction=_STARTED + (_RANKED - _STARTED) * fraction, message=message)
 
-    return learn(spec, examples, directory / WORK, on_progress)
+    return learn(spec, examples, held_out, directory / WORK, on_progress)
 
 
 def _train(

@@ -64,11 +64,14 @@ def test_a_lesson_is_pairs_of_the_bases_own_replies(tiny_model: Path, tmp_path: 
     spec = job_spec(tiny_model, BON, **SMALL)
     own = teacher(spec)
     draws = own.draws(votes(), tmp_path / DRAWS, told.append)
-    lesson = own.teach(votes(), draws, lambda fraction, _: told.append(1 + fraction))
+    lesson = own.teach(
+        votes(), draws, lambda fraction, _: told.append(1 + fraction), held_out=votes(24)[16:]
+    )
     assert lesson.pairs
     assert {pair.person for pair in lesson.pairs} == {TEACHER}
     assert not {"and you there?", "it is as it is"} & {pair.chosen for pair in lesson.pairs}
     assert lesson.figures.p_value < 0.01
+    assert (lesson.figures.tested, lesson.figures.accuracy.n) == (24, 16)
     assert lesson.figures.drawn == 32
     assert told == sorted(told)
     keep_lesson(tmp_path / "lesson", lesson)
