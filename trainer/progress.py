@@ -13,6 +13,9 @@ from pathlib import Path
 from core.jobs import PROGRESS, Progress
 from core.records import utc_now
 
+EVERY_S = 1.0
+"""Lines that differ in nothing but the fraction come no more often than this."""
+
 
 class ProgressLog:
     """Writes the progress of one attempt at a job; a later attempt appends."""
@@ -22,6 +25,8 @@ class ProgressLog:
         self._clock = clock
         self._started: tuple[float, float] | None = None
         self._fraction = 0.0
+        self._last: tuple[str, str] | None = None
+        self._last_at = 0.0
         if self._path.exists() and not self._path.read_bytes().endswith(b"\n"):
             self._append("\n")  # a crash tore the last line; it is skipped by readers
 
@@ -36,8 +41,12 @@ class ProgressLog:
         margin: float | None = None,
         message: str = "",
     ) -> None:
-        """Append one line; `fraction` of the whole job in [0, 1]."""
+        """Append one line; `fraction` of the whole job in [0, 1]. Steps are all written."""
         self._fraction = max(self._fraction, min(1.0, fraction))
+        now = self._clock()
+        if not step and self._last == (stage, message) and now - self._last_at < EVERY_S:
+            return
+        self._last, self._last_at = (stage, message), now
         line = Progress(
             at=utc_now(),
             stage=stage,
@@ -46,14 +55,13 @@ class ProgressLog:
             fraction=round(self._fraction, 4),
             loss=loss,
             margin=margin,
-            eta_s=self._seconds_left(),
+            eta_s=self._seconds_left(now),
             message=message,
         )
         self._append(line.model_dump_json() + "\n")
 
-    def _seconds_left(self) -> float | None:
+    def _seconds_left(self, now: float) -> float | None:
         """Extrapolate from this attempt alone: an earlier one may have run on an idler machine."""
-        now = self._clock()
         if self._started is None:
             self._started = now, self._fraction
             return None

@@ -62,7 +62,8 @@ def draw_replies(
 ) -> list[Drawn]:
     """Answer every prompt (token ids, generation prompt included), in the order given.
 
-    `on_token` is called after each pass over one token a row, with the places of those rows.
+    `on_token` is called after each pass over one token a row, with the places of those rows;
+    `on_progress` too, as if every reply of a batch took all of its tokens.
     """
     generator = torch.Generator().manual_seed(drawing.seed)
     luck = torch.rand((len(prompts), drawing.max_tokens), generator=generator)
@@ -70,18 +71,29 @@ def draw_replies(
     drawn: dict[int, Drawn] = {}
     for start in range(0, len(order), drawing.batch):
         places = order[start : start + drawing.batch]
+        done, part = len(drawn) / len(prompts), len(places) / len(prompts)
+        told = _Told(places, done, part / drawing.max_tokens, on_progress, on_token)
         with systems.using(system) as causal:
             batch = _Batch(causal, [prompts[i] for i in places], luck[places], drawing)
-            said = batch.run(_placed(on_token, places))
-            drawn.update(zip(places, said, strict=True))
+            drawn.update(zip(places, batch.run(told), strict=True))
         on_progress(len(drawn) / len(prompts))
     return [drawn[place] for place in range(len(prompts))]
 
 
-def _placed(
-    on_token: Callable[[Sequence[int]], None], places: Sequence[int]
-) -> Callable[[Sequence[int]], None]:
-    return lambda rows: on_token([places[row] for row in rows])
+@dataclass
+class _Told:
+    """Tells of each pass of a batch; `done` of all is done before it, `each` pass adds so much."""
+
+    places: Sequence[int]
+    done: float
+    each: float
+    on_progress: Callable[[float], None]
+    on_token: Callable[[Sequence[int]], None]
+
+    def __call__(self, rows: Sequence[int]) -> None:
+        self.on_token([self.places[row] for row in rows])
+        self.done += self.each
+        self.on_progress(self.done)
 
 
 class _Room(DynamicLayer):  # type: ignore[no-untyped-call]

@@ -189,6 +189,17 @@ def test_rows_that_end_leave_the_batch_and_the_others_go_on(world: dict[str, Any
     assert len({len(reply.token_ids) for reply in drawn}) > 1
 
 
+def test_progress_is_told_within_a_batch(world: dict[str, Any]) -> None:
+    """One batch of three is no silence: each pass moves the fraction, up to the whole."""
+    drawing = Drawing(end_ids=frozenset(), max_tokens=6, batch=3)
+    told: list[float] = []
+    said = {"on_progress": told.append}
+    draw_replies(Systems(world["model"]), "base", [[5, 6], [7], [8]], drawing, **said)
+    assert told == sorted(told)
+    assert len(set(told)) == 6
+    assert told[-1] == 1.0
+
+
 def test_top_p_leaves_out_the_unlikely() -> None:
     """Of probabilities 0.6, 0.3, 0.1 with top_p 0.8 the highest luck draws the second."""
     logits = torch.tensor([[0.6, 0.3, 0.1]]).log()
