@@ -190,6 +190,13 @@ class ReplyStore(ShownReplies):
         )
         return [to_reply(row) for row in rows]
 
+    def of_conversation(self, conversation_id: str) -> list[Reply]:
+        """Return every version of every reply of a conversation, in any state, oldest first."""
+        rows = self._connection.all(
+            "SELECT * FROM replies WHERE conversation_id = ? ORDER BY at, rowid", (conversation_id,)
+        )
+        return [to_reply(row) for row in rows]
+
     def recent(self, scope: str, limit: int) -> list[Reply]:
         """Return the newest finished replies of a scope, newest first."""
         rows = self._connection.all(
