@@ -206,6 +206,15 @@ class ReplyStore(ShownReplies):
         )
         return [to_reply(row) for row in rows]
 
+    def states(self, scope: str, *, since: str) -> dict[str, int]:
+        """Return how many replies were begun since a time, by state."""
+        rows = self._connection.all(
+            """SELECT state, count(*) AS many FROM replies WHERE scope = ? AND at >= ?
+            GROUP BY state""",
+            (scope, since),
+        )
+        return {row["state"]: row["many"] for row in rows}
+
     def authors(self, reply_id: str) -> tuple[str, ...]:
         """Return the ids of the people who wrote in a reply's prompt."""
         rows = self._connection.all(

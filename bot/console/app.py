@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from bot.arena import ArenaService
-from bot.console import chat, entrance
+from bot.console import arena, chat, entrance, feedback, overview, people, runs, versions
 from bot.console.assets import load_assets
 from bot.console.door import Door
 from bot.console.here import Console, console_of
@@ -69,13 +69,13 @@ def create_console(world: World, settings: Settings, *, scope: str = DEFAULT_SCO
         scope=scope,
         templates=make_templates(assets),
         assets=assets,
-        desk=TrainingDesk(world.learning, world.registry, scope),
+        desk=TrainingDesk(world, scope),
         arena=ArenaService(world.database, world.chat, world.registry),
         review=ReviewService(world.database),
     )
     app.state.entry = entrance.Entry(hashed, Throttle(time.monotonic))
-    for routes in (entrance.routes, chat.routes):
-        app.include_router(routes)
+    for face in (entrance, chat, runs, versions, arena, feedback, people, overview):
+        app.include_router(face.routes)
     _tell_errors(app)
     sessions = Sessions(key, hashed, time.time)
     app.add_middleware(Door, sessions=sessions, locked=hashed is not None, secure=site.secure)

@@ -25,7 +25,7 @@ from core.settings import Settings
 
 THEME_COOKIE = "thumbtune_theme"
 THEMES = ("auto", "light", "dark")
-PAGES = ("chat",)
+PAGES = ("chat", "training", "adapters", "arena", "feedback", "overview")
 PLATFORM, OPERATOR = "console", "operator"
 
 
@@ -68,7 +68,6 @@ class Console:
             speaking=row.live or "base",
             canary=row.canary,
             base=self.world.base.name,
-            training=self.desk.running,
             pages=PAGES,
             theme=theme if theme in THEMES else "auto",
             **values,

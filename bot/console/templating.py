@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from bot.console.assets import Asset
-from bot.console.words import STATE_WORDS, age, number, percent, plural, seconds, stage
+from bot.console.words import STATE_WORDS, age, number, percent, plural, seconds, sentence, stage
 
 _TAGS = {
     *("p", "br", "hr", "strong", "em", "del", "blockquote", "code", "pre", "ul", "ol", "li", "a"),
@@ -42,6 +42,7 @@ def make_templates(assets: dict[str, Asset]) -> Environment:
         "percent": percent,
         "plural": plural,
         "seconds": seconds,
+        "sentence": sentence,
         "stage": stage,
         "text": render_text,
     }

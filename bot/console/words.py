@@ -48,6 +48,12 @@ def stage(name: str) -> str:
     return STAGES.get(name) or STAGES.get(method, "Learning")
 
 
+def sentence(text: str) -> str:
+    """Return what a service said as a sentence, without glyphs that a machine may lack."""
+    plain = text.replace("👍", "liked").replace("👎", "disliked").strip().rstrip(".")
+    return f"{plain[:1].upper()}{plain[1:]}." if plain else ""
+
+
 def percent(share: float) -> str:
     """Return a share as a whole percentage."""
     return f"{100 * share:.0f} %"
