@@ -132,7 +132,7 @@ def _speed(replies: Sequence[Reply]) -> Speed:
         if r.tokens > 1 and r.total_s and r.first_token_s and r.total_s > r.first_token_s
     ]
     return Speed(
-        replies=len(replies),
+        replies=len(rates),
         first_token_s=statistics.median(firsts) if firsts else None,
         slow_first_token_s=firsts[int(0.95 * (len(firsts) - 1))] if firsts else None,
         tokens_per_s=statistics.median(rates) if rates else None,

@@ -17,7 +17,7 @@ from storage.database import Database
 from storage.signals import Wanted
 
 routes = APIRouter()
-SHOWN = 30
+SHOWN = 20
 KINDS: dict[SignalKind, str] = {
     "up": "liked",
     "down": "disliked",

@@ -16,7 +16,6 @@ from core.jobs import Progress
 from core.records import ACTIVE_RUN_STATES, Run, parse_time
 from core.report import Report
 
-EXAMPLES_SHOWN = 12
 LEFT_OUT = {
     "no consent": "somebody in the conversation has not opted in",
     "not kept": "the words were not kept",
