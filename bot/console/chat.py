@@ -26,7 +26,7 @@ from bot.console.talk import (
     read_talk,
     require_here,
 )
-from core.errors import Conflict, EngineBusy, ThumbtuneError
+from core.errors import Conflict, EngineBusy, NotFound, ThumbtuneError
 from core.records import Reply
 from storage.database import Database
 
@@ -227,22 +227,25 @@ async def _written(console: Console, reply_id: str) -> AsyncIterator[Event]:
         async for event in _painted(console, writing):
             yield event
         await asyncio.gather(writing.finished(), return_exceptions=True)
-    while await _pending(console, reply_id):
-        await asyncio.sleep(ELSEWHERE_S)
-    yield Event("end", await _end_html(console, reply_id))
+    try:
+        while (await _own(console, reply_id)).state == "pending":
+            await asyncio.sleep(ELSEWHERE_S)
+        yield Event("end", await _end_html(console, reply_id))
+    except NotFound:  # deleted meanwhile, perhaps in another window
+        yield Event("end", "")
 
 
 async def _painted(console: Console, writing: ReplyInProgress) -> AsyncIterator[Event]:
-    shown = ""
+    """Yield how many replies come before this one, then its text as it grows."""
+    shown, chat = "", console.world.chat
+    while chat.running(writing.reply.id) and not writing.text and (ahead := writing.ahead()):
+        yield Event("text", console.part("_queued.html", ahead=ahead))
+        await asyncio.sleep(ELSEWHERE_S)
     async for text in writing.follow():
         if text != shown:
             shown = text
             yield Event("text", console.part("_said.html", text=text))
         await asyncio.sleep(PAINT_S)
-
-
-async def _pending(console: Console, reply_id: str) -> bool:
-    return (await _own(console, reply_id)).state == "pending"
 
 
 async def _end_html(console: Console, reply_id: str) -> str:

@@ -117,9 +117,7 @@ async def _course(console: Console, run_id: str) -> AsyncIterator[Event]:
             shown = html
             yield Event("course", html)
         await asyncio.sleep(WATCH_S)
-    await console.world.registry.sync()
-    speaking = await console.world.registry.speaking(console.scope)
-    yield Event("end", console.part("_run.html", s=sheet, speaking=speaking))
+    yield Event("end", console.part("_run.html", s=sheet))
 
 
 async def _sheet(console: Console, run: Run) -> Sheet:

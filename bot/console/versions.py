@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from bot.adapters import archive, find, promote, reason_of, report_of, roll_back, shelf, try_out
 from bot.canary import account
@@ -56,6 +56,14 @@ async def adapters_page(request: Request, console: Here) -> Response:
         trial=trial,
         account=account(trial) if trial else "",
     )
+
+
+@routes.get("/speaking")
+async def speaking(console: Here) -> Response:
+    """Say who speaks now, for the pages that are open; a swap elsewhere shows within seconds."""
+    stand = await shelf(console.world.database, console.scope)
+    html = console.part("_speaking.html", speaking=stand.live, canary=stand.canary)
+    return HTMLResponse(html)
 
 
 @routes.post("/adapters/promote")

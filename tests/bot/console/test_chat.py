@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 import pytest
 from fastapi import FastAPI
 
+from bot.adapters import promote
 from bot.console.chat import routes
 from bot.feedback import REASONS
 from bot.world import World
 from core.errors import EngineBusy
 from core.records import Feedback
 from tests.bot.console.conftest import Browser
+from tests.bot.test_registry import publish
 
 
 async def said_of(world: World, reply_id: str) -> list[Feedback]:
@@ -233,3 +236,35 @@ async def test_what_breaks_unforeseen_is_one_sentence(
     assert answer.status_code == 500
     assert "secret detail" not in answer.text
     assert (await browser.get("/chat")).status_code == 200
+
+
+async def test_odd_reasons_cannot_break_the_page(browser: Browser, world: World) -> None:
+    """A reason somebody typed with quotes stays one value of the button."""
+    _, reply_id = await browser.ask()
+    person = (await world.database.run(lambda db: db.people.find("operator")))[0]
+    await world.feedback.down(reply_id, person.id, """'"><script>x</script>""")
+    page = (await browser.get(f"/replies/{reply_id}")).text
+    assert "<script>" not in page
+    vals = [json.loads(found) for found in re.findall(r"hx-vals='([^']*)'", page)]
+    assert {"reason": """'"><script>x</script>"""} in vals
+
+
+@pytest.mark.usefixtures("slowly")
+async def test_a_stream_ends_where_its_conversation_was_deleted(browser: Browser) -> None:
+    """Another window deletes it: nothing is left on the page, and nobody waits."""
+    answer = await browser.post("/chat/new/messages", text="Go on")
+    conversation = answer.headers["hx-redirect"].rpartition("/")[2]
+    page = await browser.get(f"/chat/{conversation}")
+    reply_id = re.findall(r'data-reply="(r_\w+)"', page.text)[-1]
+    following = asyncio.create_task(browser.follow(reply_id))
+    await asyncio.sleep(0.2)
+    await browser.post(f"/chat/{conversation}/delete")
+    assert (await following)[-1] == ("end", "")
+
+
+async def test_a_swap_elsewhere_shows_on_open_pages(browser: Browser, world: World) -> None:
+    """Pages ask who speaks; the answer follows the database."""
+    assert "base" in (await browser.get("/speaking")).text
+    name = await publish(world, 1, seed=1)
+    await promote(world.database, world.settings.data_dir, name, actor="cli")
+    assert name in (await browser.get("/speaking")).text
