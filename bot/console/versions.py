@@ -59,9 +59,11 @@ async def adapters_page(request: Request, console: Here) -> Response:
 
 
 @routes.get("/speaking")
-async def speaking(console: Here) -> Response:
-    """Say who speaks now, for the pages that are open; a swap elsewhere shows within seconds."""
+async def speaking(console: Here, known: str = "") -> Response:
+    """Say who speaks now, for the pages that are open; nothing where they `known` that already."""
     stand = await shelf(console.world.database, console.scope)
+    if known == f"{stand.live} {stand.canary or ''}":
+        return Response(status_code=204)
     html = console.part("_speaking.html", speaking=stand.live, canary=stand.canary)
     return HTMLResponse(html)
 

@@ -168,7 +168,10 @@ function toggle(id) {
   part.hidden = !part.hidden;
   document.querySelectorAll(`[aria-controls="${id}"]`).forEach((button) => button.setAttribute("aria-expanded", String(!part.hidden)));
   if (part.hidden) part.closest("article")?.focus({ preventScroll: true });
-  else $("textarea", part)?.focus();
+  else {
+    part.scrollIntoView({ block: "nearest" });
+    $("textarea", part)?.focus();
+  }
 }
 
 // -- start

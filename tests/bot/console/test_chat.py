@@ -264,7 +264,7 @@ async def test_a_stream_ends_where_its_conversation_was_deleted(browser: Browser
 
 async def test_a_swap_elsewhere_shows_on_open_pages(browser: Browser, world: World) -> None:
     """Pages ask who speaks; the answer follows the database."""
-    assert "base" in (await browser.get("/speaking")).text
+    assert (await browser.get("/speaking?known=base ")).status_code == 204
     name = await publish(world, 1, seed=1)
     await promote(world.database, world.settings.data_dir, name, actor="cli")
-    assert name in (await browser.get("/speaking")).text
+    assert name in (await browser.get("/speaking?known=base ")).text
