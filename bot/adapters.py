@@ -7,19 +7,23 @@ without an engine: a running bot sees the flip and follows (bot.registry).
 from __future__ import annotations
 
 import asyncio
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
 from core.errors import AdapterRefused, Conflict, InvalidInput, NotFound
 from core.generation import BASE
 from core.manifest import adapter_name, parse_adapter_name, read_manifest, verify_content
-from core.records import AdapterRecord, Run, Scope
+from core.records import AdapterRecord, Run, Scope, Trial
 from core.report import Interval, Report
 from storage.aio import AsyncDatabase
 from storage.database import Database
 
+MAX_SHARE = 0.9
+"""A trial needs somebody to compare with."""
 Likes = tuple[int, int]
 """Thumbs up and thumbs down."""
 
@@ -114,6 +118,14 @@ async def run_of(database: AsyncDatabase, record: AdapterRecord) -> Run | None:
         return None
 
 
+def report_of(run: Run) -> Report | None:
+    """Return a run's stored report; one that an older version wrote differently is left out."""
+    try:
+        return Report.model_validate((run.report or {}).get("report"))
+    except ValidationError:
+        return None
+
+
 async def side_by_side(
     database: AsyncDatabase, scope: str, one: str, other: str
 ) -> tuple[Figures, Figures]:
@@ -124,7 +136,7 @@ async def side_by_side(
     reports: dict[str, Report] = {}
     for record in stand.adapters:
         if record.name in (one, other) and (run := await run_of(database, record)):
-            report = _report(run)
+            report = report_of(run)
             reports |= {record.name: report} if report else {}
     first, second = (_figures(name, stand.likes, reports) for name in (one, other))
     return first, second
@@ -176,6 +188,30 @@ async def roll_back(database: AsyncDatabase, data_dir: Path, scope: str, *, acto
     return await database.run(lambda db: db.adapters.rollback(scope, actor=actor))
 
 
+async def try_out(
+    database: AsyncDatabase, data_dir: Path, name: str, *, share: float, actor: str
+) -> Trial:
+    """Let a version answer a share of new conversations until their votes decide.
+
+    Raises AdapterRefused, NotFound, Conflict, or InvalidInput for a share that is none.
+    """
+    if not 0 < share <= MAX_SHARE:
+        raise InvalidInput(f"share {share}: expected more than 0 and at most {MAX_SHARE}")
+    await _check(database, data_dir, name)
+    return await database.run(lambda db: db.adapters.begin_trial(name, share=share, actor=actor))
+
+
+def archive(record: AdapterRecord, data_dir: Path, target: BinaryIO) -> None:
+    """Write a version as a zip of its PEFT directory; raises AdapterRefused if it was altered."""
+    verify(record, data_dir)
+    home = data_dir / record.directory
+    inside = record.name.replace("@", "-")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as zipped:  # weights do not get smaller
+        for path in sorted(home.rglob("*")):
+            if path.is_file():
+                zipped.write(path, f"{inside}/{path.relative_to(home)}")
+
+
 async def _check(database: AsyncDatabase, data_dir: Path, name: str) -> None:
     record = await database.run(lambda db: db.adapters.get(name))
     await asyncio.to_thread(verify, record, data_dir)
@@ -183,14 +219,6 @@ async def _check(database: AsyncDatabase, data_dir: Path, name: str) -> None:
 
 def _scope_row(db: Database, scope: str) -> Scope | None:
     return next((row for row in db.scopes.list() if row.name == scope), None)
-
-
-def _report(run: Run) -> Report | None:
-    """Return a run's stored report; one that an older version wrote differently is left out."""
-    try:
-        return Report.model_validate((run.report or {}).get("report"))
-    except ValidationError:
-        return None
 
 
 def _figures(name: str, likes: dict[str, Likes], reports: dict[str, Report]) -> Figures:

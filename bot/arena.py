@@ -92,20 +92,25 @@ class ArenaService:
             raise Conflict("there is only one version here: nothing to compare yet")
         return Sides(live, BASE)
 
-    async def ready(self, scope: str) -> Sides:
+    async def ready(self, scope: str, chosen: Sides | None = None) -> Sides:
         """Return both sides, in memory. Raises Conflict, AdapterRefused or NotFound."""
-        sides = await self.sides(scope)
+        sides = chosen or await self.sides(scope)
+        if sides.candidate == sides.reference:
+            raise Conflict(f"{sides.candidate} cannot meet itself; choose two versions")
         for name in (sides.candidate, sides.reference):
             await self._registry.ensure_resident(name)
         return sides
 
-    async def open_match(self, ask: Ask, *, rng: random.Random) -> OpenMatch:
+    async def open_match(
+        self, ask: Ask, *, rng: random.Random, sides: Sides | None = None
+    ) -> OpenMatch:
         """Let both sides answer at once and store the match, in an order that `rng` draws.
 
-        Raises Conflict where there is one version only, and what either side raises: EngineBusy,
-        EngineStopped, AdapterRefused, NotFound. No match is stored then.
+        `sides` None takes those that `sides()` names. Raises Conflict where there is one version
+        only, and what either side raises: EngineBusy, EngineStopped, AdapterRefused, NotFound. No
+        match is stored then.
         """
-        sides = await self.ready(ask.scope)
+        sides = await self.ready(ask.scope, sides)
         candidate, reference = await self._both(ask, sides)
         candidate_first = rng.random() < 0.5
 

@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class ReplyInProgress:
-    """A reply being written. Iterate for pieces of text; `finished` waits for the stored row."""
+    """A reply being written. Iterate for pieces of text; `finished` waits for the stored row.
+
+    One reader takes the pieces; any number may `follow`. `text` is what was written so far.
+    """
 
     def __init__(
         self, reply: Reply, ask: Ask, stream: GenerationStream, database: AsyncDatabase
@@ -38,6 +41,8 @@ class ReplyInProgress:
         self._stream = stream
         self._database = database
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        self.text = ""
+        self._news = asyncio.Event()
         self._done = asyncio.create_task(self._write(), name=f"reply-{reply.id}")
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -58,6 +63,13 @@ class ReplyInProgress:
         """
         return await asyncio.shield(self._done)
 
+    async def follow(self) -> AsyncIterator[str]:
+        """Yield what was written so far, now and each time it has grown, until the end."""
+        while not self._done.done():
+            news = self._news
+            yield self.text
+            await news.wait()
+
     async def _read(self) -> AsyncIterator[str]:
         while (piece := await self._pieces.get()) is not None:
             yield piece
@@ -67,6 +79,8 @@ class ReplyInProgress:
         try:
             async for piece in self._stream:
                 self._pieces.put_nowait(piece)
+                self.text += piece
+                self._tell()
             result = await self._stream.result()
             stored = await self._database.run(
                 lambda db: db.replies.finish(
@@ -90,6 +104,12 @@ class ReplyInProgress:
             raise
         finally:
             self._pieces.put_nowait(None)
+            asyncio.get_running_loop().call_soon(self._tell)  # once `_done` is
+
+    def _tell(self) -> None:
+        """Wake everybody who follows."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
 
 class ChatService:
@@ -241,6 +261,21 @@ class ChatService:
             await self._database.run(lambda db: db.replies.fail(reply.id, reason))
             raise
         return self._follow(ReplyInProgress(reply, ask, stream, self._database), ask)
+
+    def running(self, reply_id: str) -> ReplyInProgress | None:
+        """Return a reply that is being written here, or None."""
+        return next((one for one in self._running if one.reply.id == reply_id), None)
+
+    async def delete(self, conversation_id: str, *, actor: str) -> dict[str, int]:
+        """Delete a conversation, stopping what is being written in it; return counts by table."""
+        writing = [one for one in self._running if one.reply.conversation_id == conversation_id]
+        for one in writing:
+            one.cancel()
+        await asyncio.gather(*(one.finished() for one in writing), return_exceptions=True)
+        self.memory.forget_conversations(frozenset((conversation_id,)))
+        return await self._database.run(
+            lambda db: db.conversations.delete(conversation_id, actor=actor)
+        )
 
     async def close(self) -> None:
         """Wait for running replies to be stored (the engine has been told to stop)."""

@@ -16,6 +16,7 @@ from core.errors import InvalidInput, NotFound
 from core.records import Feedback, FeedbackRow, Person
 from storage.aio import AsyncDatabase
 from storage.database import Database
+from storage.signals import Wanted
 from trainer.suspicion import DICTATED, suspicious
 
 Flag = Literal["correction", "reasons", "disagree", "burst", "dictated", "swarm"]
@@ -67,6 +68,10 @@ class ReviewService:
     async def get(self, scope: str, feedback_id: str) -> Feedback:
         """Return a row of the scope. Raises NotFound."""
         return await self._database.run(lambda db: _of_scope(db, scope, feedback_id))
+
+    async def search(self, scope: str, wanted: Wanted) -> list[FeedbackRow]:
+        """Return the rows that are wanted, newest first."""
+        return await self._database.run(lambda db: db.feedback.search(scope, wanted))
 
     async def accept(self, scope: str, feedback_id: str, *, actor: str) -> Ticket | None:
         """Let a row train; return the next one."""

@@ -109,6 +109,16 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation as a list shows it: `title` is the beginning of what was said first."""
+
+    id: str
+    scope: str
+    title: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation by a person (role `user`) or the bot (`assistant`, with
     `reply_id`).
@@ -130,8 +140,8 @@ class Reply:
     last.
 
     `prompt` is what the model was shown (system message first, if any). `replaces` is the reply
-    that a person asked to have written again. One that is not `kept` has no prompt and no text:
-    people did not agree to either being stored.
+    that a person asked to have written again, `origin` the first of all its versions. One that is
+    not `kept` has no prompt and no text: people did not agree to either being stored.
     """
 
     id: str
@@ -151,6 +161,7 @@ class Reply:
     replaces: str | None
     kept: bool
     at: str
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

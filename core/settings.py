@@ -225,6 +225,22 @@ class DiscordSettings(_Section):
         return tuple(ids) if isinstance(ids, list) else ids  # TOML has lists, a frozen value none
 
 
+class ConsoleSettings(_Section):
+    """The web console: where it listens, and the address a proxy serves it under, if one does."""
+
+    enabled: bool = True
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    public_url: str = ""
+
+    @field_validator("public_url")
+    @classmethod
+    def _an_origin(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:_-]+/?", url):
+            raise ValueError("expected an address without a path, such as https://bot.example.org")
+        return url.rstrip("/").lower()
+
+
 class Settings(BaseModel):
     """All sections, checked together, with where they came from."""
 
@@ -240,10 +256,12 @@ class Settings(BaseModel):
     canary: CanarySettings = CanarySettings()
     schedule: ScheduleSettings = ScheduleSettings()
     discord: DiscordSettings = DiscordSettings()
+    console: ConsoleSettings = ConsoleSettings()
     data_dir: Path = Path(DEFAULT_DATA_DIR)
     config_file: Path | None = None
     db_key: SecretStr | None = None
     discord_token: SecretStr | None = None
+    console_password: SecretStr | None = None
 
     @property
     def database_path(self) -> Path:
@@ -278,6 +296,7 @@ class _Environment(BaseSettings):
     config: Path | None = None
     data_dir: Path | None = None
     db_key: SecretStr | None = None
+    console_password: SecretStr | None = None
     discord_token: Annotated[
         SecretStr | None,
         Field(validation_alias=AliasChoices("DISCORD_TOKEN", "THUMBTUNE_DISCORD_TOKEN")),
@@ -320,7 +339,11 @@ def load_settings(config: Path | None = None, data_dir: Path | None = None) -> S
     if problems:
         raise ConfigError(problems)
     return settings.model_copy(
-        update={"db_key": environment.db_key, "discord_token": environment.discord_token}
+        update={
+            "db_key": environment.db_key,
+            "discord_token": environment.discord_token,
+            "console_password": environment.console_password,
+        }
     )
 
 
@@ -329,6 +352,7 @@ _RESERVED = {
     "config_file": "use --config or THUMBTUNE_CONFIG",
     "db_key": "set THUMBTUNE_DB_KEY",
     "discord_token": "set DISCORD_TOKEN",
+    "console_password": "set THUMBTUNE_CONSOLE_PASSWORD, or run: thumbtune console-password",
 }
 """Names in Settings that are no keys of the file, and where they are given instead."""
 

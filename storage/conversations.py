@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Literal
 
 from core.errors import NotFound
-from core.records import Turn, new_id, utc_now
+from core.records import Conversation, Turn, new_id, utc_now
 from storage.adapters import AdapterStore
 from storage.connection import Connection
 from storage.events import EventStore
-from storage.redaction import remove_conversations
+from storage.redaction import remove_conversation, remove_conversations
 from storage.rows import to_turn, under
 
 _OLD_UNUSED = """SELECT r.id FROM replies r WHERE r.at < :before AND r.state <> 'pending'
@@ -32,6 +32,11 @@ _EXPIRE_QUESTIONS = f"""DELETE FROM turns WHERE at < :before AND role = 'user' A
 """A question goes with its answer, or alone if nobody answered it; before the answers go."""
 
 _EXPIRE_REPLIES = f"DELETE FROM replies WHERE id IN ({_OLD_UNUSED})"  # noqa: S608 # a constant
+
+
+TITLE_CHARS = 80
+Conversations = list[Conversation]
+Turns = list[Turn]
 
 
 class ConversationStore:
@@ -115,6 +120,14 @@ class ConversationStore:
                 self._events.add(actor, "conversation.removed", scope, place=key_prefix, **counts)
         return counts
 
+    def delete(self, conversation_id: str, *, actor: str) -> dict[str, int]:
+        """Delete one conversation with everything said of it; counts as `remove`. Idempotent."""
+        with self._connection.transaction():
+            counts = remove_conversation(self._connection, self._adapters, conversation_id)
+            if counts["conversations"]:
+                self._events.add(actor, "conversation.removed", conversation_id, **counts)
+        return counts
+
     def expire(self, before: str, *, actor: str = "system") -> int:
         """Delete conversations last used before this time and without feedback; return how many.
 
@@ -138,7 +151,7 @@ class ConversationStore:
 
     # -- reading
 
-    def history(self, conversation_id: str, *, limit: int) -> list[Turn]:
+    def history(self, conversation_id: str, *, limit: int) -> Turns:
         """Return the last `limit` turns since the last reset, oldest first. Raises NotFound."""
         self._require(conversation_id)
         rows = self._connection.all(
@@ -147,6 +160,18 @@ class ConversationStore:
             (conversation_id, limit),
         )
         return [to_turn(row) for row in reversed(rows)]
+
+    def list(self, scope: str, person_id: str, *, limit: int) -> Conversations:
+        """Return a person's conversations in which something was said, newest first."""
+        rows = self._connection.all(
+            """SELECT c.id, c.scope, substr(t.text, 1, ?) AS title, c.updated_at
+            FROM conversations c JOIN turns t ON t.conversation_id = c.id AND t.position =
+                (SELECT min(position) FROM turns WHERE conversation_id = c.id AND role = 'user')
+            WHERE c.scope = ? AND c.person_id = ?
+            ORDER BY c.updated_at DESC, c.rowid DESC LIMIT ?""",
+            (TITLE_CHARS, scope, person_id, limit),
+        )
+        return [Conversation(**row) for row in rows]
 
     def under(self, key_prefix: str) -> frozenset[str]:
         """Return the ids of the conversations in one place, of every scope."""

@@ -85,9 +85,21 @@ def remove_conversations(
     connection: Connection, adapters: AdapterStore, scope: str, key_prefix: str
 ) -> dict[str, int]:
     """Delete the conversations of a scope in one place; return counts by table."""
-    before = sizes(connection)
-    meant = {"scope": scope, "prefix": key_prefix}
     here = f"scope = :scope AND id IN ({_PLACES})"
+    return _remove(connection, adapters, here, {"scope": scope, "prefix": key_prefix})
+
+
+def remove_conversation(
+    connection: Connection, adapters: AdapterStore, conversation_id: str
+) -> dict[str, int]:
+    """Delete one conversation; return counts by table."""
+    return _remove(connection, adapters, "id = :id", {"id": conversation_id})
+
+
+def _remove(
+    connection: Connection, adapters: AdapterStore, here: str, meant: dict[str, str]
+) -> dict[str, int]:
+    before = sizes(connection)
     replies = [
         row["id"]
         for row in connection.all(

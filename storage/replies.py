@@ -190,6 +190,13 @@ class ReplyStore(ShownReplies):
         )
         return [to_reply(row) for row in rows]
 
+    def of_conversation(self, conversation_id: str) -> list[Reply]:
+        """Return every version of every reply of a conversation, in any state, oldest first."""
+        rows = self._connection.all(
+            "SELECT * FROM replies WHERE conversation_id = ? ORDER BY at, rowid", (conversation_id,)
+        )
+        return [to_reply(row) for row in rows]
+
     def recent(self, scope: str, limit: int) -> list[Reply]:
         """Return the newest finished replies of a scope, newest first."""
         rows = self._connection.all(
@@ -198,6 +205,15 @@ class ReplyStore(ShownReplies):
             (scope, limit),
         )
         return [to_reply(row) for row in rows]
+
+    def states(self, scope: str, *, since: str) -> dict[str, int]:
+        """Return how many replies were begun since a time, by state."""
+        rows = self._connection.all(
+            """SELECT state, count(*) AS many FROM replies WHERE scope = ? AND at >= ?
+            GROUP BY state""",
+            (scope, since),
+        )
+        return {row["state"]: row["many"] for row in rows}
 
     def authors(self, reply_id: str) -> tuple[str, ...]:
         """Return the ids of the people who wrote in a reply's prompt."""

@@ -89,6 +89,7 @@ def to_reply(row: Row) -> Reply:
         replaces=row["replaces"],
         kept=bool(row["kept"]),
         at=row["at"],
+        origin=row["origin"],
     )
 
 

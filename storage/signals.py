@@ -6,6 +6,7 @@ A row trains only if its reply is kept, the voter and every human author of its 
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.garbage import uncollected
@@ -60,6 +61,34 @@ _LIKES = """SELECT r.adapter, sum(f.kind = 'up') AS up, sum(f.kind = 'down') AS 
     GROUP BY r.adapter ORDER BY r.adapter"""
 
 
+_SEARCH = f"""{ROWS} WHERE r.scope = :scope
+    AND (:kind = '' OR f.kind = :kind) AND (:adapter = '' OR r.adapter = :adapter)
+    AND (:person = '' OR f.person_id = :person) AND (:dropped OR NOT f.dropped)
+    AND (:like = '' OR r.text LIKE :like ESCAPE '!' OR f.text LIKE :like ESCAPE '!'
+        OR f.reasons LIKE :like ESCAPE '!' OR p.display_name LIKE :like ESCAPE '!'
+        OR json_extract(r.prompt, '$[#-1][1]') LIKE :like ESCAPE '!')
+    ORDER BY f.at DESC, f.rowid DESC LIMIT :limit OFFSET :offset"""
+
+_BY_DAY = """SELECT substr(f.at, 1, 10) AS day, sum(f.kind = 'up') AS up,
+    sum(f.kind = 'down') AS down FROM feedback f JOIN replies r ON r.id = f.reply_id
+    WHERE r.scope = ? AND f.kind IN ('up', 'down') AND f.at >= ? GROUP BY day ORDER BY day"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which feedback to show: an empty field takes all; `text` is looked for in the question, the
+    reply, the correction, the reasons and the person's name.
+    """
+
+    text: str = ""
+    kind: str = ""
+    adapter: str = ""
+    person: str = ""
+    dropped: bool = True
+    limit: int = 50
+    offset: int = 0
+
+
 class SignalReader:
     """Read-only views over feedback."""
 
@@ -83,6 +112,17 @@ class SignalReader:
                 for row in self._connection.each(_WANTED, about)
             )
             return sorted(found, key=lambda row: row.feedback.at)
+
+    def search(self, scope: str, wanted: Wanted) -> list[FeedbackRow]:
+        """Return the rows that are wanted, newest first."""
+        text = "".join(f"!{one}" if one in "%_!" else one for one in wanted.text)
+        about = {**asdict(wanted), "scope": scope, "like": f"%{text}%" if text else ""}
+        return [to_feedback_row(row) for row in self._connection.all(_SEARCH, about)]
+
+    def by_day(self, scope: str, *, since: str) -> list[tuple[str, int, int]]:
+        """Return (day, thumbs up, thumbs down) of each day with a thumb, oldest first."""
+        rows = self._connection.all(_BY_DAY, (scope, since))
+        return [(row["day"], row["up"], row["down"]) for row in rows]
 
     def waiting(self, scope: str) -> tuple[int, int]:
         """Return (signals, people) recorded since the scope's last run was created."""

@@ -7,7 +7,19 @@ import sys
 
 import typer
 
-from bot.cli import adapters, chat, data, demo, doctor, feedback, generate, retrain, runs, up
+from bot.cli import (
+    adapters,
+    chat,
+    console_password,
+    data,
+    demo,
+    doctor,
+    feedback,
+    generate,
+    retrain,
+    runs,
+    up,
+)
 
 app = typer.Typer(
     name="thumbtune",
@@ -28,6 +40,7 @@ app.add_typer(data.app, name="data")
 app.command("backup")(data.backup)
 app.command("restore")(data.restore)
 app.command("prepare")(up.prepare)
+app.command("console-password")(console_password.console_password)
 app.command("doctor")(doctor.doctor)
 
 

@@ -40,7 +40,7 @@ class Finding:
 def doctor(
     config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
 ) -> None:
-    """Check settings, model, database, disk, threads, GPU, the launcher and Discord."""
+    """Check settings, model, database, disk, threads, GPU, launcher, web console and Discord."""
     settings = settings_or_exit(config, data_dir)
     output = Output(as_json)
 
@@ -153,6 +153,25 @@ async def _discord(settings: Settings) -> str:
     )
 
 
+async def _console(settings: Settings) -> str:
+    from bot.console.assets import load_assets
+    from bot.console.password import password_hash, signing_key
+    from bot.web.guard import is_loopback
+
+    where = settings.console
+    if not where.enabled:
+        return "off (console.enabled)"
+    load_assets()
+    locked = password_hash(settings, signing_key(settings.data_dir)) is not None
+    if not locked and (where.public_url or not is_loopback(where.host)):
+        raise ThumbtuneError(
+            f"{where.host}: others could reach it and there is no password; run: thumbtune "
+            "console-password"
+        )
+    guarded = "with a password" if locked else "for this machine alone, without a password"
+    return f"{where.public_url or f'http://{where.host}:{where.port}'}, {guarded}"
+
+
 CONTENT = {
     True: "granted",
     False: "not granted (works with mentions, replies, direct messages and commands only)",
@@ -171,5 +190,6 @@ CHECKS: tuple[tuple[str, Callable[[Settings], Awaitable[str]]], ...] = (
     ("device", _device),
     ("decoder", _decoder),
     ("launcher", _runs),
+    ("console", _console),
     ("discord", _discord),
 )

@@ -1,5 +1,5 @@
-"""`thumbtune up`: everything in one process, with Discord where a token is set; on a terminal it
-also opens the chat, else it says it serves.
+"""`thumbtune up`: everything in one process: the web console, and Discord where a token is set; on
+a terminal it also opens the chat, else it says it serves.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,20 +37,27 @@ if TYPE_CHECKING:
 
 
 def up(
-    config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Do not open the console in a browser.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Start the engine, the schedule and, with DISCORD_TOKEN, the bot on Discord; on a terminal,
-    chat. Ends with Ctrl-C or a termination signal.
+    """Start the engine, the schedule, the web console and, with DISCORD_TOKEN, the bot on Discord;
+    on a terminal, chat. Ends with Ctrl-C or a termination signal.
     """
     settings = settings_or_exit(config, data_dir)
     output = Output(as_json)
+    typed = sys.stdin.isatty() and sys.stdout.isatty()
 
     async def main() -> None:
         async with (
             running_world(settings, output) as (world, schedule),
             connected(world, output) as bot,
+            web_console(world, output, browse=typed and not no_browser) as address,
         ):
-            if sys.stdin.isatty() and sys.stdout.isatty():
+            if typed:
                 if bot:
                     output.say(_discord_status(bot))
                 await Terminal(world, output.console).run()
@@ -60,7 +67,14 @@ def up(
             output.say(f"serving: {status}; stop with Ctrl-C")
             if bot:
                 output.say(_discord_status(bot))
-            output.result({"status": "serving", "pid": os.getpid(), "base": world.base.name})
+            output.result(
+                {
+                    "status": "serving",
+                    "pid": os.getpid(),
+                    "base": world.base.name,
+                    "console": address,
+                }
+            )
             await stop.wait()
             output.say("stopping")
 
@@ -114,6 +128,30 @@ async def connected(world: World, output: Output) -> AsyncIterator[ThumbtuneBot 
     except ConfigError as error:
         output.say(f"thumbtune: {error}")
         raise typer.Exit(Exit.CONFIG) from None
+
+
+@asynccontextmanager
+async def web_console(world: World, output: Output, *, browse: bool) -> AsyncIterator[str | None]:
+    """Serve the web console and say where; one that cannot be served is told, and the rest goes on.
+
+    Yields its address, or None.
+    """
+    if not world.settings.console.enabled:
+        yield None
+        return
+    from bot.console.serve import console_face, has_desktop, open_browser
+
+    async with AsyncExitStack() as stack:
+        address = None
+        try:
+            address = await stack.enter_async_context(console_face(world))
+        except ConfigError as error:
+            output.say(f"the web console is off: {error}")
+        else:
+            output.say(f"Console: {address}")
+            if browse and has_desktop():
+                await open_browser(address)
+        yield address
 
 
 def _discord_status(bot: ThumbtuneBot) -> str:

@@ -40,6 +40,7 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncIterator[str]:
     config = uvicorn.Config(
         app,
         log_level="warning",
+        proxy_headers=False,  # anybody on this machine could name another address or scheme
         access_log=False,
         server_header=False,
         lifespan="off",

@@ -209,3 +209,15 @@ async def test_a_side_that_fails_stops_the_other(world: World, ada: Person) -> N
         other.cancel()
         await other.finished()
     assert world.engine.stats().active == 0
+
+
+async def test_two_versions_may_be_chosen_to_meet(world: World, ada: Person) -> None:
+    """Any two; one cannot meet itself."""
+    one, two = await publish(world, 1), await publish(world, 2)
+    arena, ask = arena_of(world), await question(world, ada)
+    match = await arena.open_match(ask, rng=random.Random(0), sides=Sides(one, two))
+    await arena.choose(match.id, ada.id, "first")
+    (standing,) = await arena.tallies(SCOPE)
+    assert (standing.candidate, standing.reference) == (one, two)
+    with pytest.raises(Conflict, match="cannot meet itself"):
+        await arena.open_match(ask, rng=random.Random(0), sides=Sides(one, one))

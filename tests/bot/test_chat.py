@@ -93,3 +93,36 @@ async def test_a_full_engine_says_busy_and_the_message_is_kept(world: World, ada
     await asyncio.gather(*(stream.result() for stream in full))
     later = await world.chat.answer(conversation)
     assert (await later.finished()).prompt[-1].content == "Tell me a story"
+
+
+async def test_any_number_follow_one_reply(world: World, ada: Person) -> None:
+    """Each sees it grow from wherever it joins, and the last thing seen is the whole text."""
+    conversation = await world.chat.open(SCOPE, ada)
+    writing = await world.chat.say(conversation, ada.id, "Hello")
+    assert world.chat.running(writing.reply.id) is writing
+
+    async def seen() -> list[str]:
+        return [text async for text in writing.follow()]
+
+    one, other = await asyncio.gather(seen(), seen())
+    reply = await writing.finished()
+    for texts in (one, other):
+        assert texts == sorted(texts, key=len)
+        assert all(reply.text.startswith(text) for text in texts)
+    assert writing.text == reply.text
+    await asyncio.sleep(0)
+    assert world.chat.running(writing.reply.id) is None
+    assert [text async for text in writing.follow()] == []
+
+
+async def test_a_deleted_conversation_is_gone_while_it_is_written(
+    world: World, ada: Person
+) -> None:
+    """What is being written in it is stopped, and neither memory nor database holds it."""
+    conversation = await world.chat.open(SCOPE, ada)
+    writing = await world.chat.say(conversation, ada.id, "Hello")
+    counts = await world.chat.delete(conversation, actor="test")
+    assert counts["conversations"] == 1
+    assert world.chat.memory.get(writing.reply.id) is None
+    talks = await world.database.run(lambda db: db.conversations.list(SCOPE, ada.id, limit=9))
+    assert talks == []

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from bot.adapters import promote, roll_back
+from bot.adapters import archive, promote, roll_back, try_out
 from bot.registry import Swap
 from bot.world import World, open_world
-from core.errors import AdapterRefused, Conflict
+from core.errors import AdapterRefused, Conflict, InvalidInput
 from core.manifest import WEIGHTS, read_manifest
 from core.records import AdapterRecord, Person
 from core.settings import Settings
@@ -141,3 +143,20 @@ async def test_more_scopes_than_places_all_speak_with_their_own(
         await world.registry.sync()
         for _ in range(2):
             assert [await spoken_by(world, ada, one) for one in scopes] == names
+
+
+async def test_a_version_is_tried_out_and_archived(world: World) -> None:
+    """A trial begins with the share asked for; the zip holds the directory, if it is unaltered."""
+    name = await publish(world, 1, seed=1)
+    home = world.settings.data_dir
+    trial = await try_out(world.database, home, name, share=0.3, actor="test")
+    assert (trial.candidate, trial.share) == (name, 0.3)
+    with pytest.raises(InvalidInput, match="at most"):
+        await try_out(world.database, home, name, share=1.0, actor="test")
+    record = await world.database.run(lambda db: db.adapters.get(name))
+    target = io.BytesIO()
+    archive(record, home, target)
+    assert f"console-v1/{WEIGHTS}" in zipfile.ZipFile(target).namelist()
+    (home / record.directory / WEIGHTS).write_bytes(b"altered")
+    with pytest.raises(AdapterRefused):
+        archive(record, home, io.BytesIO())

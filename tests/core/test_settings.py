@@ -124,3 +124,21 @@ def test_an_address_without_its_scheme_is_refused_in_plain_words(tmp_path: Path)
     assert "discord.gateway_url: expected an address that begins with wss:// or ws://" in str(
         error.value
     )
+
+
+@pytest.mark.parametrize("url", ["bot.example.org", "https://bot.example.org/path", "ftp://x"])
+def test_the_consoles_public_address_is_an_origin(tmp_path: Path, url: str) -> None:
+    """No path, and a scheme that browsers speak; a password never stands in the file."""
+    text = f'console_password = "x"\n[console]\npublic_url = "{url}"\n'
+    with pytest.raises(ConfigError, match=r"without a path") as caught:
+        load_settings(write(tmp_path, text))
+    assert any("thumbtune console-password" in fault for fault in caught.value.problems)
+
+
+def test_the_consoles_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a secret: shown nowhere."""
+    monkeypatch.setenv("THUMBTUNE_CONSOLE_PASSWORD", "four words make one")
+    settings = load_settings()
+    assert settings.console_password is not None
+    assert settings.console_password.get_secret_value() == "four words make one"
+    assert "four words" not in repr(settings)

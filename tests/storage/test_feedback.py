@@ -9,6 +9,7 @@ import pytest
 from core.errors import InvalidInput, NotFound
 from core.records import utc_now
 from storage.database import Database
+from storage.signals import Wanted
 from tests.storage.conftest import Chat
 
 
@@ -168,3 +169,31 @@ def test_500_votes_of_one_person(db: Database, chat: Chat) -> None:
         db.feedback.vote(reply.id, chat.person.id, "up" if turn % 2 else "down", at=utc_now())
     assert len(db.feedback.rows("console")) == 501
     assert db.feedback.waiting("console") == (501, 1)
+
+
+def test_feedback_is_searched_by_words_kind_and_adapter(db: Database, chat: Chat) -> None:
+    """In the question, the reply, the correction, the reasons; signs of patterns are plain."""
+    one, other = chat.say("Is it 100%?", "a yes"), chat.say("Why_so?", "b no")
+    liked = db.feedback.vote(one.id, chat.person.id, "up")
+    fixed = db.feedback.correct(other.id, chat.person.id, "because of tea")
+    down = db.feedback.vote(other.id, chat.person.id, "down", reasons=("rude",))
+
+    def found(**about: object) -> list[str]:
+        wanted = Wanted(**about)  # type: ignore[arg-type]
+        return [row.feedback.id for row in db.feedback.search("console", wanted)]
+
+    assert found(text="100%") == [liked.id]
+    assert found(text="%") == [liked.id]
+    assert set(found(text="y_s")) == {fixed.id, down.id}
+    assert (found(text="tea"), found(text="rude")) == ([fixed.id], [down.id])
+    assert (found(kind="up"), found(adapter="console@v1")) == ([liked.id], [])
+    db.feedback.drop(liked.id, "admin")
+    assert (found(text="100%", dropped=False), len(found(limit=1, offset=1))) == ([], 1)
+
+
+def test_thumbs_are_counted_by_day(db: Database, chat: Chat) -> None:
+    """Days without a thumb are left out, and so is what is too old."""
+    for day in ("2026-01-01", "2026-01-03", "2026-01-03"):
+        reply = chat.say(f"hi {utc_now()}")
+        db.feedback.vote(reply.id, chat.person.id, "up", at=f"{day}T10:00:00.000000Z")
+    assert db.feedback.by_day("console", since="2026-01-02") == [("2026-01-03", 2, 0)]

@@ -115,3 +115,40 @@ def test_old_conversations_without_feedback_expire(db: Database, chat: Chat) -> 
     assert len(db.conversations.history(chat.conversation, limit=9)) == 2
     with pytest.raises(NotFound, match="may have expired"):
         db.conversations.history(other, limit=1)
+
+
+def test_conversations_are_listed_by_what_was_said_first(db: Database, chat: Chat) -> None:
+    """The newest first; one in which nothing was said and another person's are not listed."""
+    chat.say("First question, " + "x" * 200)
+    second = Chat(db, chat.person, db.conversations.open("console", person_id=chat.person.id))
+    second.say("Second question")
+    db.conversations.open("console", person_id=chat.person.id)
+    stranger = chat.someone("eve")
+    found = db.conversations.list("console", chat.person.id, limit=9)
+    assert [talk.title[:15] for talk in found] == ["Second question", "First question,"]
+    assert len(found[1].title) == 80
+    assert db.conversations.list("console", stranger.id, limit=9) == []
+
+
+def test_a_deleted_conversation_takes_what_was_said_of_it(db: Database, chat: Chat) -> None:
+    """Replies and votes go, the event stays, and deleting again changes nothing."""
+    reply = chat.say("hi")
+    db.feedback.vote(reply.id, chat.person.id, "up")
+    counts = db.conversations.delete(chat.conversation, actor="ada")
+    assert (counts["replies"], counts["feedback"]) == (1, 1)
+    assert db.conversations.delete(chat.conversation, actor="ada")["conversations"] == 0
+    actions = [event.action for event in db.events.list(subject=chat.conversation)]
+    assert actions == ["conversation.removed"]
+
+
+def test_all_versions_of_a_conversation_are_read_in_any_state(db: Database, chat: Chat) -> None:
+    """Failed, pending and done, oldest first, each with the first of its versions."""
+    first = chat.say("hi")
+    again = chat.start(authors=[], replaces=first.id)
+    failed = chat.start(authors=[])
+    db.replies.fail(failed.id, "no")
+    found = db.replies.of_conversation(chat.conversation)
+    assert [reply.id for reply in found] == [first.id, again.id, failed.id]
+    assert [reply.origin for reply in found] == [first.id, first.id, failed.id]
+    counted = db.replies.states("console", since="2000")
+    assert counted == {"done": 1, "pending": 1, "failed": 1}
