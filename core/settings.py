@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -225,6 +226,25 @@ class DiscordSettings(_Section):
         return tuple(ids) if isinstance(ids, list) else ids  # TOML has lists, a frozen value none
 
 
+class ApiSettings(_Section):
+    """Where the HTTP API listens, and how much of a request it takes."""
+
+    host: Annotated[str, Field(pattern=r"^[0-9A-Za-z.:_-]+$")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
+    time_limit_s: Annotated[float, Field(gt=0)] = 300.0
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
 class Settings(BaseModel):
     """All sections, checked together, with where they came from."""
 
@@ -240,6 +260,7 @@ class Settings(BaseModel):
     canary: CanarySettings = CanarySettings()
     schedule: ScheduleSettings = ScheduleSettings()
     discord: DiscordSettings = DiscordSettings()
+    api: ApiSettings = ApiSettings()
     data_dir: Path = Path(DEFAULT_DATA_DIR)
     config_file: Path | None = None
     db_key: SecretStr | None = None
