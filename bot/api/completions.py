@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -68,26 +69,28 @@ class CompletionStream(Response):
         """Send the events, and free what the replies hold."""
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for text in self._events():
-                await send({"type": "http.response.body", "body": text, "more_body": True})
+            async with aclosing(self._events()) as events:
+                async for text in events:
+                    await send({"type": "http.response.body", "body": text, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await self._choices.close()
 
-    async def _events(self) -> AsyncIterator[bytes]:
+    async def _events(self) -> AsyncGenerator[bytes, None]:
         heading = Heading.of(self._choices.replies)
         ended: list[Reply] = []
         for index in range(len(heading.choices)):
             yield event(chunk(heading, index, {"role": "assistant", "content": ""}))
         try:
-            async for index, piece in self._choices.pieces():
-                if isinstance(piece, ThumbtuneError):
-                    raise piece
-                if isinstance(piece, str):
-                    yield event(chunk(heading, index, {"content": piece}))
-                    continue
-                ended.append(piece)
-                yield event(chunk(heading, index, {}, finish_reason(piece)))
+            async with aclosing(self._choices.pieces()) as pieces:
+                async for index, piece in pieces:
+                    if isinstance(piece, ThumbtuneError):
+                        raise piece
+                    if isinstance(piece, str):
+                        yield event(chunk(heading, index, {"content": piece}))
+                        continue
+                    ended.append(piece)
+                    yield event(chunk(heading, index, {}, finish_reason(piece)))
         except (ApiError, ThumbtuneError) as error:
             yield error_event(error)
             return

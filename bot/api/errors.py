@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 from fastapi import FastAPI, Request
@@ -87,6 +88,11 @@ def plain(error: ThumbtuneError) -> ApiError:
     return ApiError(500, text, kind="server_error")
 
 
+def without_places(text: str, data_dir: Path) -> str:
+    """Return a message without where on this machine the data directory lies."""
+    return text.replace(f"{data_dir.resolve()}/", "").replace(f"{data_dir}/", "")
+
+
 def respond(error: ApiError) -> JSONResponse:
     """Return a refusal as a response."""
     return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
@@ -105,8 +111,10 @@ async def _api_error(_: Request, error: Exception) -> JSONResponse:
     return respond(cast(ApiError, error))
 
 
-async def _service_error(_: Request, error: Exception) -> JSONResponse:
-    return respond(plain(cast(ThumbtuneError, error)))
+async def _service_error(request: Request, error: Exception) -> JSONResponse:
+    known = plain(cast(ThumbtuneError, error))
+    known.args = (without_places(str(known), request.app.state.api.world.settings.data_dir),)
+    return respond(known)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -30,7 +30,10 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on with its body counted and its time bounded."""
+        if scope["type"] == "websocket":
+            return  # nothing here speaks it
         if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
         fault = self._fault(scope)
         if fault:

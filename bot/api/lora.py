@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 
 from bot.api.caller import Administrator
-from bot.api.errors import ApiError
+from bot.api.errors import ApiError, without_places
 from bot.api.schema import Strict, read
 from bot.api.state import ApiState, state_of
 from core.errors import AdapterRefused, InvalidInput, UnknownAdapter
@@ -49,7 +49,7 @@ async def load(request: Request, caller: Administrator) -> PlainTextResponse:
     try:
         await world.registry.adopt(name, directory, actor=f"api:{caller.name}")
     except (AdapterRefused, InvalidInput) as error:
-        shown = str(error).replace(f"{world.settings.data_dir.resolve()}/", "")
+        shown = without_places(str(error), world.settings.data_dir)
         raise _unusable(f"Loading lora {name[:100]} failed: {shown}") from None
     return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 

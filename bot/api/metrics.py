@@ -18,6 +18,7 @@ from core.records import ACTIVE_RUN_STATES, Reply
 
 __all__ = ["CONTENT_TYPE", "Counted", "Metrics"]
 _FIRST_TOKEN_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
+_METHODS = ("GET", "POST", "DELETE")
 _VOTES = ("up", "down", "correction", "preference", "regenerate")
 
 
@@ -91,7 +92,8 @@ class Counted:
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "other")
-                method = scope["method"] if route != "other" else "other"
+                known = route != "other" and scope["method"] in _METHODS
+                method = scope["method"] if known else "other"
                 self._metrics.count_request(route, method, message["status"])
             await send(message)
 

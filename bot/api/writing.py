@@ -7,7 +7,7 @@ up is noticed while the model is still writing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from starlette.types import Receive
@@ -58,7 +58,7 @@ class Writing:
         self._watcher.cancel()
         await asyncio.gather(self._watcher, return_exceptions=True)
 
-    async def pieces(self) -> AsyncIterator[Piece]:
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
         """Yield what comes, from whichever choice; the last of each is a reply or an error."""
         arrived: asyncio.Queue[Piece] = asyncio.Queue()
         tasks = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from bot.api.app import api_state, create_api
 from bot.cli.common import (
     ConfigOption,
     DataDirOption,
+    Exit,
     JsonOption,
     Output,
     run,
@@ -62,7 +63,16 @@ def serve(
             await stop.wait()
             output.say("stopping")
 
-    run(main)
+    run(lambda: _or_exit(main, output))
+
+
+async def _or_exit(main: Callable[[], Coroutine[None, None, None]], output: Output) -> None:
+    """Run the command; settings that it refuses end it with code 4."""
+    try:
+        await main()
+    except ConfigError as error:
+        output.say(f"thumbtune: {error}")
+        raise typer.Exit(Exit.CONFIG) from None
 
 
 @asynccontextmanager

@@ -93,3 +93,10 @@ async def test_a_full_engine_says_busy_and_the_message_is_kept(world: World, ada
     await asyncio.gather(*(stream.result() for stream in full))
     later = await world.chat.answer(conversation)
     assert (await later.finished()).prompt[-1].content == "Tell me a story"
+
+
+async def test_a_scope_says_its_persona_or_none(world: World) -> None:
+    """A new scope has the configured one, which is empty here."""
+    assert await world.chat.persona("shop") == ()
+    await world.database.run(lambda db: db.scopes.set_persona("shop", "Be kind", actor="test"))
+    assert await world.chat.persona("shop") == (Message("system", "Be kind"),)

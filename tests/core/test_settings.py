@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
-from core.settings import _RESERVED, Settings, load_settings
+from core.settings import _RESERVED, ApiSettings, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,3 +124,28 @@ def test_an_address_without_its_scheme_is_refused_in_plain_words(tmp_path: Path)
     assert "discord.gateway_url: expected an address that begins with wss:// or ws://" in str(
         error.value
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("192.168.1.5", False),
+        ("localhost.example", False),
+    ],
+)
+def test_only_this_machines_own_addresses_are_loopback(host: str, loopback: bool) -> None:
+    """Whatever else it is, others may reach it."""
+    assert ApiSettings(host=host).loopback is loopback
+
+
+def test_an_api_address_with_a_path_in_it_is_refused(tmp_path: Path) -> None:
+    """A host is a name or an address."""
+    with pytest.raises(ConfigError) as error:
+        load_settings(write(tmp_path, '[api]\nhost = "http://x/"\nport = 70000\n'))
+    assert "api.host: " in str(error.value) and "api.port: " in str(error.value)

@@ -49,7 +49,7 @@ def test_an_unknown_name_is_told_with_the_known_ones(path: Path) -> None:
     """The sentence lists them."""
     with Database(path) as db:
         add(db, "web", "a" * 64)
-        with pytest.raises(NotFound, match="'wep'.*known: web"):
+        with pytest.raises(NotFound, match=r"'wep'.*known: web"):
             db.keys.revoke("wep", actor="cli")
 
 

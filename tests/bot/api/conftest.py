@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
@@ -17,7 +18,10 @@ from bot.keys import make_key
 from bot.web.server import serving
 from bot.world import World
 from core.records import ApiRole, Feedback, Reply
+from serving.engine import LocalEngine
 
+LONG: dict[str, Any] = {"temperature": 0, "max_tokens": 400}
+"""Greedily, the tiny model goes on for as long as it may."""
 HELLO: list[Any] = [{"role": "user", "content": "Hello there"}]
 
 
@@ -58,6 +62,19 @@ class Served:
     async def feedback(self, completion_id: str) -> list[Feedback]:
         """Return what was said of a reply."""
         return await self.world.database.run(lambda db: db.feedback.of_reply(completion_id))
+
+
+@contextmanager
+def standstill(world: World) -> Iterator[None]:
+    """Let the model write nothing for the time of the block; requests are taken meanwhile."""
+    over = threading.Event()
+    worker = cast(LocalEngine, world.engine)._worker
+    assert worker is not None
+    worker.post(lambda: over.wait(30) and None)
+    try:
+        yield
+    finally:
+        over.set()
 
 
 @asynccontextmanager

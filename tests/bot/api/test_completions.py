@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.bot.api.conftest import HELLO, Served
+from tests.bot.api.conftest import HELLO, LONG, Served, standstill
 
 
 async def test_a_completion_is_a_stored_reply(served: Served) -> None:
@@ -158,52 +158,69 @@ async def test_fields_that_change_nothing_are_ignored(served: Served) -> None:
     assert done.choices[0].message.content is not None
 
 
+async def taken(served: Served, places: int) -> None:
+    """Wait until the engine holds so many replies."""
+    async with asyncio.timeout(10):
+        while True:
+            stats = served.world.engine.stats()
+            if stats.active + stats.waiting == places:
+                return
+            await asyncio.sleep(0.01)
+
+
 async def test_a_full_queue_is_a_rate_limit(served: Served) -> None:
     """With every place taken the next is told when to come again, and nothing of it goes on."""
-    client = served.client()
-    long: Any = {"model": "base", "messages": HELLO, "max_tokens": 400, "stop": ["\x01\x02"]}
-    full = asyncio.create_task(client.chat.completions.create(n=8, **long))
-    while sum((served.world.engine.stats().active, served.world.engine.stats().waiting)) < 8:
-        await asyncio.sleep(0.01)
-    with pytest.raises(openai.RateLimitError) as refused:
-        await client.chat.completions.create(n=2, **long)
+    create = served.client().chat.completions.create
+    with standstill(served.world):
+        full = asyncio.create_task(create(model="base", messages=HELLO, n=7, **LONG))
+        await taken(served, 7)
+        with pytest.raises(openai.RateLimitError) as refused:
+            await create(model="base", messages=HELLO, n=2, **LONG)
     assert refused.value.response.headers["retry-after"] == "1"
     assert refused.value.code == "rate_limit_exceeded"
-    await full
-
-
-async def _quiet(served: Served) -> bool:
-    for _ in range(500):
-        if not served.world.engine.stats().active and not served.state.running:
-            return True
-        await asyncio.sleep(0.01)
-    return False
+    assert len((await full).choices) == 7
+    await taken(served, 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_frees_its_place(served: Served, stream: bool) -> None:
-    """Long before the reply would have ended; what there was is stored as cancelled."""
-    body = {"model": "base", "messages": HELLO, "max_tokens": 450, "n": 2, "stream": stream}
-    async with served.http() as http:
-        request = asyncio.create_task(
-            _read_one(http, body) if stream else http.post("/v1/chat/completions", json=body)
-        )
-        while not served.world.engine.stats().active:
-            await asyncio.sleep(0.005)
-        held = list(served.state.running)
-        if stream:
-            await request
-        request.cancel()
-        await asyncio.gather(request, return_exceptions=True)
-    assert await _quiet(served)
-    rows = [await served.reply(one.reply.id) for one in held]
-    assert {row.finish_reason for row in rows} == {"cancelled"}
+    """Before the model wrote another word; what there was is stored as cancelled."""
+    body = {"model": "base", "messages": HELLO, "n": 2, "stream": stream, **LONG}
+    with standstill(served.world):
+        async with served.http() as http:
+            request = asyncio.create_task(_read_one(http, body))
+            await taken(served, 2)
+            held = list(served.state.running)
+            await asyncio.wait({request}, timeout=0.2)
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+        await asyncio.sleep(0.1)
+    await taken(served, 0)
+    rows = [await one.finished() for one in held]
+    assert [(row.finish_reason, row.tokens) for row in rows] == [("cancelled", 0)] * 2
 
 
 async def _read_one(http: Any, body: dict[str, Any]) -> None:
     async with http.stream("POST", "/v1/chat/completions", json=body) as response:
         async for _ in response.aiter_lines():
             return
+
+
+async def test_a_stop_cuts_what_does_not_end_in_time(served: Served) -> None:
+    """The stream says so, what there was is stored as cancelled, and nothing new begins."""
+    with standstill(served.world):
+        stream = await served.client().chat.completions.create(
+            model="live", messages=HELLO, stream=True, **LONG
+        )
+        first = await anext(stream)
+        stopping = asyncio.create_task(served.state.settle(0.05))
+        await asyncio.sleep(0.2)
+    with pytest.raises(openai.APIError, match="cut off"):
+        [chunk async for chunk in stream]
+    await stopping
+    assert (await served.reply(first.id)).finish_reason == "cancelled"
+    with pytest.raises(openai.InternalServerError, match="the service is stopping"):
+        await served.client().chat.completions.create(model="live", messages=HELLO)
 
 
 async def test_a_talk_keeps_its_conversation(served: Served) -> None:
