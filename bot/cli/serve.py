@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from bot.api.app import api_state, create_api
 from bot.cli.common import (
     ConfigOption,
     DataDirOption,
@@ -22,7 +21,6 @@ from bot.cli.common import (
     settings_or_exit,
 )
 from bot.cli.up import running_world
-from bot.web.server import serving
 from bot.world import World, open_database
 from core.errors import ConfigError
 from core.settings import ApiSettings, Settings
@@ -81,6 +79,9 @@ async def api_face(world: World) -> AsyncIterator[str]:
 
     On leaving, replies that are being written may end within `GRACE_S`. Raises ConfigError.
     """
+    from bot.api.app import api_state, create_api  # a second that other commands need not spend
+    from bot.web.server import serving
+
     app = create_api(world)
     api = world.settings.api
     async with serving(app, host=api.host, port=api.port) as address:

@@ -17,7 +17,7 @@ import openai
 import pytest
 
 from storage.database import Database
-from tests.bot.api.conftest import HELLO, LONG
+from tests.bot.api.conftest import HELLO
 from tests.bot.test_cli import ROOT, Shell
 
 
@@ -28,11 +28,10 @@ def shell(tmp_path: Path, tiny_model: Path) -> Shell:
 
 
 class Process:
-    """A running `thumbtune serve`."""
+    """A running server that says where it listens."""
 
-    def __init__(self, shell: Shell, *arguments: str) -> None:
-        place = ["--config", str(shell.config), "--data-dir", str(shell.home / "world")]
-        command = [sys.executable, "-m", "bot.cli.app", "serve", "--json", *arguments, *place]
+    def __init__(self, module: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", module, *arguments]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env=dict(os.environ)
@@ -53,14 +52,23 @@ class Process:
 
 @contextmanager
 def serving(shell: Shell, *arguments: str) -> Iterator[Process]:
-    """Run it on a free port for the time of the block."""
-    running = Process(shell, "--port", "0", *arguments)
+    """Run `thumbtune serve` on a free port for the time of the block."""
+    place = ["--config", str(shell.config), "--data-dir", str(shell.home / "world")]
+    command = ["serve", "--json", "--port", "0", *arguments, *place]
+    with running("bot.cli.app", *command) as process:
+        yield process
+
+
+@contextmanager
+def running(module: str, *arguments: str) -> Iterator[Process]:
+    """Run a server for the time of the block."""
+    started = Process(module, *arguments)
     try:
-        yield running
+        yield started
     finally:
-        if running.process.poll() is None:
-            running.process.kill()
-            running.process.communicate(timeout=30)
+        if started.process.poll() is None:
+            started.process.kill()
+            started.process.communicate(timeout=30)
 
 
 def test_it_says_where_it_listens_and_stops_in_order(shell: Shell) -> None:
@@ -84,11 +92,14 @@ def test_a_kill_loses_nothing_that_was_said_to_be_stored(shell: Shell) -> None:
         client = served.client(secret)
         done = client.chat.completions.create(model="live", messages=HELLO, max_tokens=4)
         _vote(served, secret, done.id)
-        stream = client.chat.completions.create(
-            model="live", messages=HELLO, stream=True, n=8, **LONG
+        served.end(signal.SIGKILL)
+    place = (str(shell.config), str(shell.home / "world"))
+    with running("tests.bot.api.frozen_child", *place) as frozen:
+        stream = frozen.client(secret).chat.completions.create(
+            model="live", messages=HELLO, stream=True
         )
         half = next(iter(stream))
-        served.end(signal.SIGKILL)
+        frozen.end(signal.SIGKILL)
     with serving(shell) as served, Database(shell.home / "world" / "thumbtune.db") as db:
         assert db.replies.get(half.id).state == "failed" and db.replies.pending() == []
         assert [row.kind for row in db.feedback.of_reply(done.id)] == ["up"]
