@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import AdapterRefused, AdaptersFull, NotFound, ThumbtuneError
+from core.errors import AdapterRefused, AdaptersFull, EngineStopped, NotFound, ThumbtuneError
 from core.generation import BASE, Engine
 from core.manifest import parse_adapter_name, read_manifest
 from core.records import AdapterRecord, Scope, utc_now
@@ -176,8 +176,8 @@ class AdapterRegistry:
                 return
             try:
                 await self.ensure_resident(new)
-            except AdaptersFull as full:
-                log.info("%s; its first reply loads it", full)  # the adapter itself is sound
+            except (AdaptersFull, EngineStopped) as fault:
+                log.info("%s; its first reply loads it", fault)  # no fault of the adapter's
             except ThumbtuneError as error:
                 await self._take_back(scope, old, str(error))
                 return
@@ -193,8 +193,8 @@ class AdapterRegistry:
             return
         try:
             await self.ensure_resident(new or BASE)
-        except AdaptersFull as full:
-            log.info("%s; its first reply loads it", full)
+        except (AdaptersFull, EngineStopped) as fault:
+            log.info("%s; its first reply loads it", fault)
         except ThumbtuneError as error:
             log.error("canary %s cannot be loaded: %s", new, error)
             await self._withdraw(str(new), scope.live, str(error))

@@ -78,8 +78,10 @@ class ChatSettings(_Section):
 
 
 class ServingSettings(_Section):
-    """The engine's bounds."""
+    """Where the engine is, and its bounds."""
 
+    backend: Literal["local", "remote"] = "local"
+    remote_url: Annotated[str, Field(pattern=r"^(https?://[^/\s]+(/\S*)?)?$")] = ""
     threads: Annotated[int, Field(ge=0)] = 0
     decoder: Literal["auto", "compiled", "generic"] = "auto"
     quantization: Literal["auto", "int8", "none"] = "auto"
@@ -265,6 +267,7 @@ class Settings(BaseModel):
     config_file: Path | None = None
     db_key: SecretStr | None = None
     discord_token: SecretStr | None = None
+    remote_key: SecretStr | None = None
 
     @property
     def database_path(self) -> Path:
@@ -299,6 +302,7 @@ class _Environment(BaseSettings):
     config: Path | None = None
     data_dir: Path | None = None
     db_key: SecretStr | None = None
+    remote_key: SecretStr | None = None
     discord_token: Annotated[
         SecretStr | None,
         Field(validation_alias=AliasChoices("DISCORD_TOKEN", "THUMBTUNE_DISCORD_TOKEN")),
@@ -341,7 +345,11 @@ def load_settings(config: Path | None = None, data_dir: Path | None = None) -> S
     if problems:
         raise ConfigError(problems)
     return settings.model_copy(
-        update={"db_key": environment.db_key, "discord_token": environment.discord_token}
+        update={
+            "db_key": environment.db_key,
+            "discord_token": environment.discord_token,
+            "remote_key": environment.remote_key,
+        }
     )
 
 
@@ -350,6 +358,7 @@ _RESERVED = {
     "config_file": "use --config or THUMBTUNE_CONFIG",
     "db_key": "set THUMBTUNE_DB_KEY",
     "discord_token": "set DISCORD_TOKEN",
+    "remote_key": "set THUMBTUNE_REMOTE_KEY",
 }
 """Names in Settings that are no keys of the file, and where they are given instead."""
 
@@ -405,6 +414,11 @@ def _contradictions(settings: Settings) -> list[str]:
             f"chat.max_tokens ({settings.chat.max_tokens}) must be below "
             f"serving.max_context_tokens ({settings.serving.max_context_tokens}), "
             "which holds the prompt too"
+        )
+    if settings.serving.backend == "remote" and not settings.serving.remote_url:
+        faults.append(
+            'serving.backend is "remote" but serving.remote_url is empty; write, for example, '
+            '"http://gpu-host:8700/v1"'
         )
     scheduled = settings.schedule.cron or settings.schedule.min_votes
     if scheduled and not settings.training.enabled:

@@ -25,13 +25,15 @@ async def list_models(request: Request, caller: Authenticated) -> dict[str, Any]
     """List what may be asked."""
     state = state_of(request)
     versions = [_card(record) for record in await _versions(state, caller)]
-    return {"object": "list", "data": [_card(LIVE), _card(BASE), *versions]}
+    return {"object": "list", "data": [_card(LIVE), _base_card(state), *versions]}
 
 
 @router.get("/v1/models/{model:path}")
 async def show_model(model: str, request: Request, caller: Authenticated) -> dict[str, Any]:
     """Show one model."""
-    if model in (LIVE, BASE):
+    if model == BASE:
+        return _base_card(state_of(request))
+    if model == LIVE:
         return _card(model)
     return _card(await _version(state_of(request), caller, model))
 
@@ -65,6 +67,11 @@ async def _version(state: ApiState, caller: Caller, name: str) -> AdapterRecord:
         param="model",
         code="model_not_found",
     )
+
+
+def _base_card(state: ApiState) -> dict[str, Any]:
+    """Describe the base with its identity, so that another machine can tell what fits it."""
+    return {**_card(BASE), "root": state.world.base.name, "sha256": state.world.base.sha256}
 
 
 def _card(model: AdapterRecord | str) -> dict[str, Any]:

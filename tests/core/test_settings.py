@@ -76,6 +76,8 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         ),
         ('[model]\ndevice = "cpu"\n[training]\nload_in_4bit = true\n', "needs CUDA"),
         ('[model]\nrevision = "main"\n', "has no meaning for source 'bundled'"),
+        ('[serving]\nbackend = "remote"\n', "serving.remote_url is empty"),
+        ('[serving]\nremote_url = "gpu-host"\n', "serving.remote_url"),
         ('db_key = "x"\n', "set THUMBTUNE_DB_KEY"),
         ("[chat\n", "not valid TOML"),
     ],
