@@ -19,7 +19,7 @@ from bot.memory import Ask, ReplyMemory
 from bot.registry import AdapterRegistry
 from core.errors import InvalidInput, NotFound, NotRemembered, ThumbtuneError
 from core.generation import Engine, GenerationRequest, GenerationStream, Message, Sampling
-from core.records import Person, Reply, Turn
+from core.records import Person, Reply, Scope, Turn
 from core.settings import Settings
 from storage.aio import AsyncDatabase
 from storage.database import Database
@@ -169,8 +169,7 @@ class ChatService:
         if not turns:
             raise InvalidInput("there is nothing to answer yet; say something first")
         scope = await self._database.run(lambda db: db.scopes.of_conversation(conversation_id))
-        persona = scope.persona or self._settings.chat.persona
-        system = (Message("system", persona),) if persona else ()
+        system = self._persona(scope)
         return await self.write(
             Ask(
                 scope=scope.name,
@@ -281,6 +280,10 @@ class ChatService:
         """Wait for running replies to be stored (the engine has been told to stop)."""
         await asyncio.gather(*(reply.finished() for reply in self._running), return_exceptions=True)
 
+    async def persona(self, scope: str) -> tuple[Message, ...]:
+        """Return the system message of a scope, made if new, where nobody gave another."""
+        return self._persona(await self._database.run(lambda db: db.scopes.ensure(scope)))
+
     def sampling(self) -> Sampling:
         """Return how tokens are drawn where nobody said otherwise."""
         chat = self._settings.chat
@@ -293,7 +296,7 @@ class ChatService:
 
     def checked(self, text: str) -> str:
         """Return a message as it may be answered. Raises InvalidInput if empty or too long."""
-        clean = text.encode("utf-8", "replace").decode().replace("\x00", "").strip()
+        clean = storable(text).strip()
         limit = self._settings.chat.max_message_chars
         if not clean:
             raise InvalidInput("the message is empty; write something")
@@ -303,6 +306,10 @@ class ChatService:
                 "send a shorter one"
             )
         return clean
+
+    def _persona(self, scope: Scope) -> tuple[Message, ...]:
+        persona = scope.persona or self._settings.chat.persona
+        return (Message("system", persona),) if persona else ()
 
     async def _begin(self, ask: Ask, voice: Voice, sampling: Sampling) -> Reply:
         """Store the reply's row, with its part in a trial."""
@@ -345,6 +352,13 @@ class ChatService:
         return await self._database.run(
             lambda db: db.conversations.history(conversation_id, limit=limit)
         )
+
+
+def storable(text: str) -> str:
+    """Return a text without what neither the database nor a tokenizer takes: NUL, halves of
+    surrogate pairs.
+    """
+    return text.encode("utf-8", "replace").decode().replace("\x00", "")
 
 
 def _taken_back(db: Database, person_ids: Sequence[str]) -> bool:

@@ -169,11 +169,18 @@ class FeedbackService:
         return await self._database.run(corrected)
 
     async def prefer(self, reply_id: str, person_id: str, over: str) -> Feedback:
-        """Store that `reply_id` is the better of two. Both must be whole."""
+        """Store that `reply_id` is the better of two answers to one question. Both must be whole.
+
+        Raises InvalidInput where the questions kept of them differ.
+        """
 
         def preferred(db: Database) -> Feedback:
-            _done(db, reply_id)
-            _done(db, over)
+            one, other = _done(db, reply_id), _done(db, over)
+            if one.kept and other.kept and one.prompt != other.prompt:
+                raise InvalidInput(
+                    f"replies {reply_id!r} and {over!r} do not answer the same question; compare "
+                    "two that do"
+                )
             return db.feedback.prefer(reply_id, person_id, over)
 
         return await self._database.run(preferred)

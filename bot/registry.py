@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import AdapterRefused, AdaptersFull, ThumbtuneError
+from core.errors import AdapterRefused, AdaptersFull, EngineStopped, NotFound, ThumbtuneError
 from core.generation import BASE, Engine
-from core.records import Scope
+from core.manifest import parse_adapter_name, read_manifest
+from core.records import AdapterRecord, Scope, utc_now
 from storage.aio import AsyncDatabase
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,51 @@ class AdapterRegistry:
         await self._engine.warm(name)
         self._loaded.add(name)
 
+    async def adopt(self, name: str, directory: Path, *, actor: str) -> AdapterRecord:
+        """Make a published directory inside the data directory a version, and resident.
+
+        A name that is known must lie where it is known to. Raises InvalidInput for what is no name,
+        AdapterRefused, or AdaptersFull; then nothing is stored.
+        """
+        scope, version = parse_adapter_name(name)
+        home = await asyncio.to_thread(self._home, directory)
+        known = await self._known(name)
+        if known and known.directory != home:
+            raise AdapterRefused(
+                f"adapter {name} is known and lies in {known.directory}, not in {home}; a name "
+                "never changes its content: publish under the next number"
+            )
+        if known is None:
+            await self._engine.load(name, directory)
+            manifest = await asyncio.to_thread(read_manifest, directory)
+            known = AdapterRecord(
+                name=name,
+                scope=scope,
+                version=version,
+                base_sha256=manifest.base_sha256,
+                run_id=None,
+                directory=home,
+                sha256=manifest.sha256,
+                state="candidate",
+                detail="loaded by hand",
+                created_at=utc_now(),
+            )
+            known = await self._store(known, actor)
+        await self.ensure_resident(name)
+        return known
+
+    def _home(self, directory: Path) -> str:
+        return str(directory.resolve().relative_to(self._data_dir.resolve()))
+
+    async def _known(self, name: str) -> AdapterRecord | None:
+        try:
+            return await self._database.run(lambda db: db.adapters.get(name))
+        except NotFound:
+            return None
+
+    async def _store(self, record: AdapterRecord, actor: str) -> AdapterRecord:
+        return await self._database.run(lambda db: db.adapters.add(record, actor=actor))
+
     async def _watch(self) -> None:
         seen = await self._database.run(lambda db: db.change_counter())
         while True:
@@ -130,8 +176,8 @@ class AdapterRegistry:
                 return
             try:
                 await self.ensure_resident(new)
-            except AdaptersFull as full:
-                log.info("%s; its first reply loads it", full)  # the adapter itself is sound
+            except (AdaptersFull, EngineStopped) as fault:
+                log.info("%s; its first reply loads it", fault)  # no fault of the adapter's
             except ThumbtuneError as error:
                 await self._take_back(scope, old, str(error))
                 return
@@ -147,8 +193,8 @@ class AdapterRegistry:
             return
         try:
             await self.ensure_resident(new or BASE)
-        except AdaptersFull as full:
-            log.info("%s; its first reply loads it", full)
+        except (AdaptersFull, EngineStopped) as fault:
+            log.info("%s; its first reply loads it", fault)
         except ThumbtuneError as error:
             log.error("canary %s cannot be loaded: %s", new, error)
             await self._withdraw(str(new), scope.live, str(error))

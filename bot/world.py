@@ -126,7 +126,12 @@ async def assemble(
 
 
 def make_engine(settings: Settings, base: BaseModel) -> Engine:
-    """Build the engine in this process; the only place a face reaches torch through."""
+    """Build the engine the settings ask for; the only place a face reaches torch through."""
+    if settings.serving.backend == "remote":
+        from serving.remote import RemoteEngine
+
+        key = settings.remote_key.get_secret_value() if settings.remote_key else None
+        return RemoteEngine(base, settings=settings.serving, key=key)
     from serving.engine import LocalEngine
 
     return LocalEngine(

@@ -56,7 +56,7 @@ class GenerationRequest:
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
     """A finished reply. Times are seconds from submission; `first_token_s` is None if none was
-    drawn.
+    drawn. `token_ids` are as many as were drawn, each -1 where another machine drew them.
     """
 
     text: str

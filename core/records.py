@@ -35,6 +35,7 @@ Consent = Literal["unknown", "given", "refused"]
 TrialKind = Literal["canary", "arena"]
 TrialState = Literal["open", "better", "worse", "undecided"]
 MatchChoice = Literal["candidate", "reference", "tie"]
+ApiRole = Literal["user", "admin"]
 
 ACTIVE_RUN_STATES: tuple[RunState, ...] = (
     "queued",
@@ -284,6 +285,21 @@ class Tally:
     reference: int
     ties: int
     people: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key of the HTTP API, without the key: what it may do and for which scope.
+
+    `consented` says that the operator stated consent for everybody who speaks through it.
+    """
+
+    name: str
+    role: ApiRole
+    scope: str
+    consented: bool
+    created_at: str
+    revoked_at: str | None
 
 
 @dataclass(frozen=True, slots=True)

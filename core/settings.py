@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -77,8 +78,10 @@ class ChatSettings(_Section):
 
 
 class ServingSettings(_Section):
-    """The engine's bounds."""
+    """Where the engine is, and its bounds."""
 
+    backend: Literal["local", "remote"] = "local"
+    remote_url: Annotated[str, Field(pattern=r"^(https?://[^/\s]+(/\S*)?)?$")] = ""
     threads: Annotated[int, Field(ge=0)] = 0
     decoder: Literal["auto", "compiled", "generic"] = "auto"
     quantization: Literal["auto", "int8", "none"] = "auto"
@@ -241,6 +244,25 @@ class ConsoleSettings(_Section):
         return url.rstrip("/").lower()
 
 
+class ApiSettings(_Section):
+    """Where the HTTP API listens, and how much of a request it takes."""
+
+    host: Annotated[str, Field(pattern=r"^[0-9A-Za-z.:_-]+$")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
+    time_limit_s: Annotated[float, Field(gt=0)] = 300.0
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
 class Settings(BaseModel):
     """All sections, checked together, with where they came from."""
 
@@ -257,11 +279,13 @@ class Settings(BaseModel):
     schedule: ScheduleSettings = ScheduleSettings()
     discord: DiscordSettings = DiscordSettings()
     console: ConsoleSettings = ConsoleSettings()
+    api: ApiSettings = ApiSettings()
     data_dir: Path = Path(DEFAULT_DATA_DIR)
     config_file: Path | None = None
     db_key: SecretStr | None = None
     discord_token: SecretStr | None = None
     console_password: SecretStr | None = None
+    remote_key: SecretStr | None = None
 
     @property
     def database_path(self) -> Path:
@@ -297,6 +321,7 @@ class _Environment(BaseSettings):
     data_dir: Path | None = None
     db_key: SecretStr | None = None
     console_password: SecretStr | None = None
+    remote_key: SecretStr | None = None
     discord_token: Annotated[
         SecretStr | None,
         Field(validation_alias=AliasChoices("DISCORD_TOKEN", "THUMBTUNE_DISCORD_TOKEN")),
@@ -343,6 +368,7 @@ def load_settings(config: Path | None = None, data_dir: Path | None = None) -> S
             "db_key": environment.db_key,
             "discord_token": environment.discord_token,
             "console_password": environment.console_password,
+            "remote_key": environment.remote_key,
         }
     )
 
@@ -353,6 +379,7 @@ _RESERVED = {
     "db_key": "set THUMBTUNE_DB_KEY",
     "discord_token": "set DISCORD_TOKEN",
     "console_password": "set THUMBTUNE_CONSOLE_PASSWORD, or run: thumbtune console-password",
+    "remote_key": "set THUMBTUNE_REMOTE_KEY",
 }
 """Names in Settings that are no keys of the file, and where they are given instead."""
 
@@ -408,6 +435,11 @@ def _contradictions(settings: Settings) -> list[str]:
             f"chat.max_tokens ({settings.chat.max_tokens}) must be below "
             f"serving.max_context_tokens ({settings.serving.max_context_tokens}), "
             "which holds the prompt too"
+        )
+    if settings.serving.backend == "remote" and not settings.serving.remote_url:
+        faults.append(
+            'serving.backend is "remote" but serving.remote_url is empty; write, for example, '
+            '"http://gpu-host:8700/v1"'
         )
     scheduled = settings.schedule.cron or settings.schedule.min_votes
     if scheduled and not settings.training.enabled:

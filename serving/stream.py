@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from core.errors import EngineStopped
+from core.errors import ThumbtuneError
 from core.generation import GenerationResult
 
 
@@ -17,7 +17,7 @@ class ReplyStream:
     """Iterate over text pieces, then read the result: a core.generation.GenerationStream."""
 
     def __init__(
-        self, on_cancel: Callable[[], None], on_ahead: Callable[[], int] = lambda: 0
+        self, on_cancel: Callable[[], object], on_ahead: Callable[[], int] = lambda: 0
     ) -> None:
         self._on_cancel, self._on_ahead = on_cancel, on_ahead
         self._pieces: list[str] = []
@@ -42,6 +42,10 @@ class ReplyStream:
         if not self._end.done():
             self._on_cancel()
 
+    def on_cancel(self, act: Callable[[], object]) -> None:
+        """Say what cancels the reply, where that is known only once it is being written."""
+        self._on_cancel = act
+
     def ahead(self) -> int:
         """Return how many replies are to begin before this one; 0 once it is its turn."""
         return 0 if self._pieces or self._end.done() else self._on_ahead()
@@ -53,7 +57,9 @@ class ReplyStream:
     # -- written by the engine, on the event loop
 
     def add(self, piece: str) -> None:
-        """Append a piece of text."""
+        """Append a piece of text; an empty one is none."""
+        if not piece:
+            return
         self._pieces.append(piece)
         self._changed.set()
 
@@ -63,8 +69,8 @@ class ReplyStream:
             self._end.set_result(result)
         self._changed.set()
 
-    def fail(self, error: EngineStopped) -> None:
-        """End the reply because the engine is gone."""
+    def fail(self, error: ThumbtuneError) -> None:
+        """End the reply because the engine is gone, or refuses it late."""
         if not self._end.done():
             self._end.set_exception(error)
             self._end.exception()  # a stream nobody awaits any more is no news for the log

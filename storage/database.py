@@ -19,6 +19,7 @@ from storage.copies import copy_database
 from storage.events import EventStore
 from storage.feedback import FeedbackStore
 from storage.imports import ImportStore
+from storage.keys import KeyStore
 from storage.people import PeopleStore
 from storage.places import PlaceStore
 from storage.replies import ReplyStore
@@ -65,6 +66,7 @@ class Database:
         self.runs = RunStore(self._connection, self.events, self.adapters)
         self.people = PeopleStore(self._connection, self.events, self.adapters)
         self.imports = ImportStore(self._connection, self.people, self.scopes)
+        self.keys = KeyStore(self._connection, self.events)
 
     def __enter__(self) -> Database:
         return self

@@ -129,6 +129,22 @@ def m009_try_a_canary(db: sqlite_utils.Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m010_create_api_keys(db: sqlite_utils.Database) -> None:
+    """Keep who may speak to the HTTP API: hashes of keys, never a key."""
+    db.execute(
+        """CREATE TABLE api_keys (
+            name TEXT PRIMARY KEY,
+            sha256 TEXT NOT NULL UNIQUE,
+            role TEXT NOT NULL CHECK (role IN ('user', 'admin')),
+            scope TEXT NOT NULL,
+            consented INTEGER NOT NULL,
+            created_at TEXT NOT NULL,
+            revoked_at TEXT
+        ) STRICT"""
+    )
+
+
 _CANARY_TABLES = (
     """CREATE TABLE trial_replies (
         reply_id TEXT PRIMARY KEY REFERENCES replies(id) ON DELETE CASCADE,

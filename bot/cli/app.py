@@ -16,8 +16,10 @@ from bot.cli import (
     doctor,
     feedback,
     generate,
+    keys,
     retrain,
     runs,
+    serve,
     up,
 )
 
@@ -30,6 +32,7 @@ app = typer.Typer(
 )
 app.command("up")(up.up)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("generate")(generate.generate)
 app.command("retrain")(retrain.retrain)
@@ -37,6 +40,7 @@ app.add_typer(feedback.app, name="feedback")
 app.add_typer(runs.app, name="runs")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(data.app, name="data")
+app.add_typer(keys.app, name="keys")
 app.command("backup")(data.backup)
 app.command("restore")(data.restore)
 app.command("prepare")(up.prepare)

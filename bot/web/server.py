@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
+from bot.web.patience import PatientProtocol
 from core.errors import ConfigError
 
 LEAVE_S = 5.0
@@ -31,7 +32,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, *, host: str, port: int) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, *, host: str, port: int) -> AsyncIterator[str]:
     """Serve an application; yields its address, such as `http://127.0.0.1:8700`.
 
     Port 0 takes a free one. Raises ConfigError where the address cannot be bound.
@@ -39,6 +40,8 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncIterator[str]:
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,
+        http=PatientProtocol,
+        ws="none",
         log_level="warning",
         proxy_headers=False,  # anybody on this machine could name another address or scheme
         access_log=False,

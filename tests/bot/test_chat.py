@@ -126,3 +126,10 @@ async def test_a_deleted_conversation_is_gone_while_it_is_written(
     assert world.chat.memory.get(writing.reply.id) is None
     talks = await world.database.run(lambda db: db.conversations.list(SCOPE, ada.id, limit=9))
     assert talks == []
+
+
+async def test_a_scope_says_its_persona_or_none(world: World) -> None:
+    """A new scope has the configured one, which is empty here."""
+    assert await world.chat.persona("shop") == ()
+    await world.database.run(lambda db: db.scopes.set_persona("shop", "Be kind", actor="test"))
+    assert await world.chat.persona("shop") == (Message("system", "Be kind"),)

@@ -221,6 +221,15 @@ async def test_a_choice_between_two_replies_is_no_matter_of_votes(
     assert await preferences(world, one, other) == {(one.id, other.id)}
 
 
+async def test_only_answers_to_one_question_are_compared(world: World, ada: Person) -> None:
+    """A preference across questions would teach nothing but noise."""
+    one = await one_reply(world, ada)
+    conversation = await world.chat.open("console", ada)
+    other = await (await world.chat.say(conversation, ada.id, "Something else")).finished()
+    with pytest.raises(InvalidInput, match="do not answer the same question"):
+        await world.feedback.prefer(one.id, ada.id, other.id)
+
+
 async def test_reactions_are_votes_on_what_the_message_shows(world: World, ada: Person) -> None:
     """A reaction votes, the same one again changes nothing, and taking it back withdraws."""
     reply = await one_reply(world, ada)

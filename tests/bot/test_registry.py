@@ -160,3 +160,26 @@ async def test_a_version_is_tried_out_and_archived(world: World) -> None:
     (home / record.directory / WEIGHTS).write_bytes(b"altered")
     with pytest.raises(AdapterRefused):
         archive(record, home, io.BytesIO())
+
+
+async def test_a_directory_put_there_by_hand_becomes_a_version(world: World) -> None:
+    """It is resident and stored as a candidate; again changes nothing."""
+    target = world.settings.data_dir / "adapters" / "shop" / "v4"
+    target.parent.mkdir(parents=True)
+    base = world.base
+    publish_tiny_adapter(target, base.path, "shop@v4", 4, base_sha256=base.sha256)
+    record = await world.registry.adopt("shop@v4", target, actor="test")
+    assert record == await world.registry.adopt("shop@v4", target, actor="test")
+    assert (record.state, record.directory) == ("candidate", "adapters/shop/v4")
+    assert world.engine.stats().adapters == ("shop@v4",)
+    assert await world.database.run(lambda db: db.adapters.next_version("shop")) == 5
+
+
+async def test_a_version_is_not_adopted_from_elsewhere(world: World) -> None:
+    """Its name stands for the content it was published with."""
+    name = await publish(world, 1, seed=1)
+    copy = world.settings.data_dir / "adapters" / "copy"
+    publish_tiny_adapter(copy, world.base.path, name, 9, base_sha256=world.base.sha256)
+    with pytest.raises(AdapterRefused, match="lies in adapters/console/v1, not in adapters/copy"):
+        await world.registry.adopt(name, copy, actor="test")
+    assert world.engine.stats().adapters == ()
