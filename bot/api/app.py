@@ -21,16 +21,21 @@ PREFIX = "/v1/"
 _ROUTERS = (completions, models, feedback, privacy, lora, health)
 
 
-def create_api(world: World) -> FastAPI:
-    """Build the API of a world; where it may be reached stands in the section `[api]`."""
+def create_api(world: World, *, private: bool | None = None) -> FastAPI:
+    """Build the API of a world.
+
+    `private` says that only this machine can reach it; by itself the section `[api]` says so.
+    """
+    if private is None:
+        private = world.settings.api.loopback
     app = FastAPI(
         title="Thumbtune", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
-    app.state.api = state = ApiState(world)
+    app.state.api = state = ApiState(world, private=private)
     for module in _ROUTERS:
         app.include_router(module.router)
     handle_errors(app)
-    app.add_middleware(Guard, settings=world.settings.api)
+    app.add_middleware(Guard, settings=world.settings.api, private=private)
     app.add_middleware(Counted, metrics=state.metrics)
     return app
 

@@ -60,7 +60,7 @@ async def authenticated(request: Request) -> Caller:
 
 async def keys_demanded(state: ApiState) -> bool:
     """Say whether nobody goes without a key."""
-    return not state.settings.loopback or await state.world.database.run(lambda db: db.keys.any())
+    return not state.private or await state.world.database.run(lambda db: db.keys.any())
 
 
 async def administrator(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:

@@ -24,9 +24,10 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 class Guard:
     """A middleware around the API alone."""
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ApiSettings, *, private: bool) -> None:
         self._app = app
         self._settings = settings
+        self._private = private
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on with its body counted and its time bounded."""
@@ -89,7 +90,7 @@ class Guard:
         return self._foreign(headers.get(b"host", ""), headers.get(b"origin"))
 
     def _foreign(self, host: str, origin: str | None) -> ApiError | None:
-        if self._settings.loopback and _hostname(host) not in (*_LOCAL_NAMES, self._settings.host):
+        if self._private and _hostname(host) not in (*_LOCAL_NAMES, self._settings.host):
             return ApiError(403, f"the host {host[:100]!r} is not this machine", code="wrong_host")
         if origin is not None and _place(origin) != host.lower():
             return ApiError(

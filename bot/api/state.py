@@ -16,14 +16,19 @@ from bot.api.readiness import Readiness
 from bot.chat import ReplyInProgress
 from bot.world import World
 from core.records import Reply
-from core.settings import ApiSettings
+
+GRACE_S = 3.0
+"""How long replies may still be written when the process is told to stop."""
 
 
 @dataclass(slots=True, eq=False)
 class ApiState:
-    """One per application. `closing` refuses new replies; `salt` makes talks' keys unguessable."""
+    """One per application. `private`: only this machine can reach it. `closing` refuses new replies;
+    `salt` makes talks' keys unguessable.
+    """
 
     world: World
+    private: bool
     metrics: Metrics = field(default_factory=Metrics)
     running: dict[ReplyInProgress, asyncio.Future[Reply]] = field(default_factory=dict)
     closing: bool = False
@@ -32,11 +37,6 @@ class ApiState:
 
     def __post_init__(self) -> None:
         self.readiness = Readiness(self.world)
-
-    @property
-    def settings(self) -> ApiSettings:
-        """The section `[api]`."""
-        return self.world.settings.api
 
     def follow(self, one: ReplyInProgress) -> None:
         """Hold a reply until it has ended, then count it."""
@@ -49,7 +49,7 @@ class ApiState:
         end = self.running[one] = asyncio.ensure_future(one.finished())
         end.add_done_callback(ended)
 
-    async def settle(self, grace_s: float) -> None:
+    async def settle(self, grace_s: float = GRACE_S) -> None:
         """Take no more replies, let those being written end within `grace_s`, then cut them."""
         self.closing = True
         waiting = list(self.running.values())

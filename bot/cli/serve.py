@@ -25,9 +25,6 @@ from bot.world import World, open_database
 from core.errors import ConfigError
 from core.settings import ApiSettings, Settings
 
-GRACE_S = 3.0
-"""How long replies may still be written when the process is told to stop."""
-
 
 def serve(
     host: Annotated[
@@ -77,7 +74,7 @@ async def _or_exit(main: Callable[[], Coroutine[None, None, None]], output: Outp
 async def api_face(world: World) -> AsyncIterator[str]:
     """Serve a world's API for the time of the block; yields its address.
 
-    On leaving, replies that are being written may end within `GRACE_S`. Raises ConfigError.
+    On leaving, replies that are being written may end within seconds. Raises ConfigError.
     """
     from bot.api.app import api_state, create_api  # a second that other commands need not spend
     from bot.web.server import serving
@@ -88,7 +85,7 @@ async def api_face(world: World) -> AsyncIterator[str]:
         try:
             yield address
         finally:
-            await api_state(app).settle(GRACE_S)
+            await api_state(app).settle()
 
 
 def _bound(settings: Settings, host: str | None, port: int | None) -> Settings:

@@ -132,23 +132,30 @@ async def connected(world: World, output: Output) -> AsyncIterator[ThumbtuneBot 
 
 @asynccontextmanager
 async def web_console(world: World, output: Output, *, browse: bool) -> AsyncIterator[str | None]:
-    """Serve the web console and say where; one that cannot be served is told, and the rest goes on.
+    """Serve the web console, and the API under the same address, and say where.
 
-    Yields its address, or None.
+    What cannot be served is told, and the rest goes on. Yields the address, or None.
     """
-    if not world.settings.console.enabled:
+    where = world.settings.console
+    if not where.enabled:
         yield None
         return
+    from bot.api.app import api_state, beside, create_api
     from bot.console.serve import console_face, has_desktop, open_browser
+    from bot.web.guard import is_loopback
 
+    api = create_api(world, private=is_loopback(where.host) and not where.public_url)
     async with AsyncExitStack() as stack:
         address = None
         try:
-            address = await stack.enter_async_context(console_face(world))
+            face = console_face(world, lambda console: beside(api, console))
+            address = await stack.enter_async_context(face)
         except ConfigError as error:
             output.say(f"the web console is off: {error}")
         else:
+            stack.push_async_callback(api_state(api).settle)
             output.say(f"Console: {address}")
+            output.say(f"API for OpenAI's clients: {address}/v1")
             if browse and has_desktop():
                 await open_browser(address)
         yield address

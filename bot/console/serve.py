@@ -9,21 +9,29 @@ import asyncio
 import os
 import sys
 import webbrowser
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+from starlette.types import ASGIApp
 
 from bot.console.app import close_console, create_console
 from bot.web.server import serving
 from bot.world import World
 
+Around = Callable[[ASGIApp], ASGIApp]
+
 
 @asynccontextmanager
-async def console_face(world: World) -> AsyncIterator[str]:
-    """Serve the console; yields its address. Raises ConfigError, with what to do."""
+async def console_face(world: World, around: Around | None = None) -> AsyncIterator[str]:
+    """Serve the console; yields its address. Raises ConfigError, with what to do.
+
+    `around` makes of the console the application that is served, with what else answers there.
+    """
     settings = world.settings
     app = create_console(world, settings)
     where = settings.console
-    async with serving(app, host=where.host, port=where.port) as address:
+    served = around(app) if around else app
+    async with serving(served, host=where.host, port=where.port) as address:
         try:
             yield where.public_url or address
         finally:

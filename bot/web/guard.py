@@ -113,7 +113,7 @@ class Guard:
         if foreign or across:
             return 403, "The request came from another site's page, so it was not answered."
         declared = header_values(scope, b"content-length")
-        if declared and (not declared[0].isdigit() or int(declared[0]) > self._max_body_bytes):
+        if declared and (not declared[0].isdecimal() or int(declared[0]) > self._max_body_bytes):
             return 413, _TOO_LARGE
         return None
 
