@@ -98,7 +98,8 @@ async def test_a_server_that_goes_and_comes_back_is_found_again(world: World) ->
         await sight.page.wait_for_selector("#offline:visible")
         async with console_face(_on(world, port)):
             await sight.page.wait_for_selector("#offline", state="hidden")
-            assert await sight.page.input_value("#message") == "Do not lose me"
+            kept = "document.querySelector('#message').value === 'Do not lose me'"
+            await sight.page.wait_for_function(kept)
             await ask(sight, "Do not lose me")
 
 

@@ -199,7 +199,7 @@ async def test_the_password_lets_in_with_a_new_session(stranger: Browser) -> Non
     answer = await stranger.post("/login", password=PASSWORD)
     said = answer.headers["set-cookie"]
     assert (answer.status_code, answer.headers["hx-redirect"]) == (204, "/chat")
-    assert "HttpOnly" in said and "SameSite=Strict" in said
+    assert "HttpOnly" in said and "SameSite=Lax" in said
     assert (await stranger.get("/chat")).url.path == "/chat/new"
     stranger.client.cookies.set(COOKIE, before)
     assert (await stranger.get("/chat")).url.path == "/login"
