@@ -1,7 +1,7 @@
 """How much a run draws and ranks: what takes a few minutes on the device it runs on.
 
-On a CPU drawing replies is the longest part of a run. On a GPU eight times as many took half as long,
-beside eleven other runs, and the better of seventeen replies shows what people like more clearly
+On a CPU drawing replies is the longest part of a run. On a GPU eight times as many took half as
+long, beside eleven other runs, and the better of many replies shows what people like more clearly
 than the better of four (docs/experiments.md).
 """
 

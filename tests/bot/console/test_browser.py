@@ -154,6 +154,10 @@ async def test_pages_are_readable_by_everybody(address: str, world: World, schem
         await sight.page.keyboard.press("2")
         await sight.page.wait_for_selector(".reasons")
         found = {"talk": await sight.faults()}
+        for dialog in ("drawer", "help"):
+            await sight.page.click(f"[data-open={dialog}]")
+            found[dialog] = await sight.faults()
+            await sight.page.keyboard.press("Escape")
         run = await world.learning.retrain(SCOPE, actor="test")
         for path in (*PAGES, "/feedback/review", "/people", f"/training/runs/{run.run.id}"):
             await sight.page.goto(address + path)

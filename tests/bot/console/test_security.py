@@ -232,6 +232,19 @@ async def test_logging_out_takes_the_cookie_away(stranger: Browser) -> None:
     assert (await stranger.get("/chat")).url.path == "/login"
 
 
+async def test_it_may_be_mounted_beside_another_application(console: FastAPI) -> None:
+    """Under a parent the pages, the guard and the door work as they do alone."""
+    parent = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    parent.mount("/", console)
+    opened = Browser(parent)
+    async with opened.client:
+        assert (await opened.get("/chat")).url.path == "/chat/new"
+        answer = await opened.post("/chat/new/messages", text="hi")
+        assert answer.headers["hx-redirect"].startswith("/chat/c_")
+        assert (await opened.get("/chat", headers={"host": "evil.example"})).status_code == 421
+        assert (await opened.post("/chat/new/messages", {"x-csrf-token": ""})).status_code == 403
+
+
 def test_cookies_end_with_their_time_and_with_the_password() -> None:
     """An old one is not read, and a changed password ends them all."""
     now = [1000.0]
