@@ -14,7 +14,6 @@ from fastapi.responses import HTMLResponse, Response
 
 from bot.adapters import find, shelf
 from bot.arena import Choice, Sides
-from bot.console import preferences
 from bot.console.here import Console, Here
 from bot.memory import Ask
 from core.errors import Conflict
@@ -80,6 +79,6 @@ async def _ask(console: Console, text: str) -> Ask:
         conversation_id=await world.chat.open(scope, person),
         prompt=(*system, Message("user", text)),
         authors=(person.id,),
-        sampling=await preferences.read_sampling(world.database, scope, world.chat.sampling()),
+        sampling=await console.sampling(),
         in_history=False,
     )

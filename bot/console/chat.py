@@ -67,7 +67,7 @@ async def chat_page(request: Request, console: Here, conversation_id: str) -> Re
         conversations=await list_talks(console, person.id),
         waiting=await _waiting(console),
         persona=row.persona,
-        sampling=await preferences.read_sampling(world.database, scope, world.chat.sampling()),
+        sampling=await console.sampling(),
         most_tokens=preferences.most_tokens(console.settings),
         settings=console.settings,
     )
@@ -88,7 +88,7 @@ async def say(console: Here, conversation_id: str, text: Text = "") -> Response:
     else:
         await _require_quiet(console, conversation_id)
     try:
-        sampling = await preferences.read_sampling(console.world.database, scope, chat.sampling())
+        sampling = await console.sampling()
         writing = await chat.say(conversation_id, person.id, clean, sampling=sampling)
         end = await _reply_html(console, writing.reply.id)
     except ThumbtuneError as error:  # the message is kept: it can be answered later
@@ -103,9 +103,7 @@ async def answer(console: Here, conversation_id: str) -> Response:
     """Begin a reply to a message that has none."""
     await _require_quiet(console, conversation_id)
     chat = console.world.chat
-    sampling = await preferences.read_sampling(
-        console.world.database, console.scope, chat.sampling()
-    )
+    sampling = await console.sampling()
     try:
         writing = await chat.answer(conversation_id, sampling=sampling)
     except EngineBusy as error:
@@ -190,9 +188,7 @@ async def again(console: Here, reply_id: str) -> Response:
     old = await _own(console, reply_id)
     await _require_quiet(console, old.conversation_id)
     person, chat = await console.person(), console.world.chat
-    sampling = await preferences.read_sampling(
-        console.world.database, console.scope, chat.sampling()
-    )
+    sampling = await console.sampling()
     writing = await chat.again(reply_id, person.id, sampling=sampling)
     return HTMLResponse(await _reply_html(console, writing.reply.id))
 

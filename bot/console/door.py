@@ -58,11 +58,15 @@ class Door:
         return self.cookie_header(self._sessions.begin(known=True))
 
     def cookie_header(self, session: Session | None) -> str:
-        """Return the Set-Cookie header of a session; None takes the cookie away."""
+        """Return the Set-Cookie header of a session; None takes the cookie away.
+
+        Not `Strict`: a link from elsewhere would come without it, be given a fresh one, and so log
+        the person out.
+        """
         value = self._sessions.cookie(session) if session else ""
         secure = "; Secure" if self._secure else ""
         life = LIFE_S if session else 0
-        return f"{COOKIE}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Strict{secure}"
+        return f"{COOKIE}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}"
 
     @property
     def locked(self) -> bool:

@@ -101,6 +101,14 @@ async def drop_row(console: Here, feedback_id: str) -> Response:
     return HTMLResponse('<span class="badge bad">left out</span>')
 
 
+@routes.post("/feedback/{feedback_id}/row/edit")
+async def edit_row(console: Here, feedback_id: str, text: Annotated[str, Form()] = "") -> Response:
+    """Let a correction of the list train with other words; show them."""
+    await console.review.edit(console.scope, feedback_id, text, actor=console.actor())
+    kept = await console.review.get(console.scope, feedback_id)
+    return HTMLResponse(console.part("_changed.html", text=kept.text))
+
+
 @routes.get("/feedback/export/{form}")
 async def export(console: Here, form: Format) -> Response:
     """Return what was consented to, as the command line exports it."""

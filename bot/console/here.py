@@ -17,9 +17,11 @@ from jinja2 import Environment
 from bot.arena import ArenaService
 from bot.console.assets import Asset
 from bot.console.door import Door
+from bot.console.preferences import read_sampling
 from bot.console.training import TrainingDesk
 from bot.review import ReviewService
 from bot.world import World
+from core.generation import BASE, Sampling
 from core.records import Person
 from core.settings import Settings
 
@@ -49,6 +51,11 @@ class Console:
             lambda db: db.people.ensure(PLATFORM, OPERATOR, display_name=OPERATOR, consent="given")
         )
 
+    async def sampling(self) -> Sampling:
+        """Return how the tokens of the next reply are drawn."""
+        default = self.world.chat.sampling()
+        return await read_sampling(self.world.database, self.scope, default)
+
     def part(self, name: str, **values: Any) -> str:
         """Render a part of a page."""
         return self.templates.get_template(name).render(**values)
@@ -65,7 +72,7 @@ class Console:
             name,
             token=door.token(request.state.session),
             locked=door.locked,
-            speaking=row.live or "base",
+            speaking=row.live or BASE,
             canary=row.canary,
             base=self.world.base.name,
             pages=PAGES,

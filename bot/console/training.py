@@ -35,7 +35,7 @@ class TrainingDesk:
         task = self._spawn(learning)
         while True:
             newest = await self._newest()
-            if newest and newest != before and (before is None or newest.id != before.id):
+            if newest and (before is None or newest.id != before.id):
                 return newest
             if task.done():
                 task.result()
@@ -68,11 +68,10 @@ class TrainingDesk:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None:  # its row says so too
-            level = (
-                logging.WARNING if isinstance(error, ThumbtuneError | OSError) else logging.ERROR
-            )
-            log.log(level, "a run begun in the console failed: %s", error)
+        if isinstance(error, ThumbtuneError | OSError):  # its row says so too
+            log.warning("a run begun in the console failed: %s", error)
+        elif error is not None:
+            log.error("a run begun in the console broke", exc_info=error)
 
     async def _newest(self) -> Run | None:
         scope = self._scope

@@ -98,7 +98,8 @@ async def test_a_server_that_goes_and_comes_back_is_found_again(world: World) ->
         await sight.page.wait_for_selector("#offline:visible")
         async with console_face(_on(world, port)):
             await sight.page.wait_for_selector("#offline", state="hidden")
-            assert await sight.page.input_value("#message") == "Do not lose me"
+            kept = "document.querySelector('#message').value === 'Do not lose me'"
+            await sight.page.wait_for_function(kept)
             await ask(sight, "Do not lose me")
 
 
@@ -153,6 +154,10 @@ async def test_pages_are_readable_by_everybody(address: str, world: World, schem
         await sight.page.keyboard.press("2")
         await sight.page.wait_for_selector(".reasons")
         found = {"talk": await sight.faults()}
+        for dialog in ("drawer", "help"):
+            await sight.page.click(f"[data-open={dialog}]")
+            found[dialog] = await sight.faults()
+            await sight.page.keyboard.press("Escape")
         run = await world.learning.retrain(SCOPE, actor="test")
         for path in (*PAGES, "/feedback/review", "/people", f"/training/runs/{run.run.id}"):
             await sight.page.goto(address + path)

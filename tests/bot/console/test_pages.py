@@ -155,6 +155,17 @@ async def test_corrections_are_reviewed_before_they_train(browser: Browser, worl
     assert (await world.database.run(lambda db: db.feedback.get(row))).text == "Say that."
 
 
+async def test_a_corrections_words_are_changed_in_the_list(browser: Browser, world: World) -> None:
+    """What is empty is refused; the new words are what trains, and are shown as words."""
+    _, reply_id = await browser.ask()
+    await browser.post(f"/replies/{reply_id}/correction", text="Say this.")
+    row = re.findall(r"/feedback/(f_\w+)/row/edit", (await browser.get("/feedback")).text)[0]
+    assert (await browser.post(f"/feedback/{row}/row/edit", text=" ")).status_code == 422
+    answer = await browser.post(f"/feedback/{row}/row/edit", text="<i>That</i>")
+    assert "&lt;i&gt;That" in answer.text
+    assert (await world.database.run(lambda db: db.feedback.get(row))).text == "<i>That</i>"
+
+
 @pytest.mark.parametrize("form", ["raw", "kto", "dpo", "sft"])
 async def test_feedback_is_exported_as_the_command_line_does(
     browser: Browser, world: World, form: str

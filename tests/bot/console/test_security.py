@@ -199,7 +199,7 @@ async def test_the_password_lets_in_with_a_new_session(stranger: Browser) -> Non
     answer = await stranger.post("/login", password=PASSWORD)
     said = answer.headers["set-cookie"]
     assert (answer.status_code, answer.headers["hx-redirect"]) == (204, "/chat")
-    assert "HttpOnly" in said and "SameSite=Strict" in said
+    assert "HttpOnly" in said and "SameSite=Lax" in said
     assert (await stranger.get("/chat")).url.path == "/chat/new"
     stranger.client.cookies.set(COOKIE, before)
     assert (await stranger.get("/chat")).url.path == "/login"
@@ -230,6 +230,19 @@ async def test_logging_out_takes_the_cookie_away(stranger: Browser) -> None:
     await stranger.get("/chat")
     await stranger.post("/logout")
     assert (await stranger.get("/chat")).url.path == "/login"
+
+
+async def test_it_may_be_mounted_beside_another_application(console: FastAPI) -> None:
+    """Under a parent the pages, the guard and the door work as they do alone."""
+    parent = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    parent.mount("/", console)
+    opened = Browser(parent)
+    async with opened.client:
+        assert (await opened.get("/chat")).url.path == "/chat/new"
+        answer = await opened.post("/chat/new/messages", text="hi")
+        assert answer.headers["hx-redirect"].startswith("/chat/c_")
+        assert (await opened.get("/chat", headers={"host": "evil.example"})).status_code == 421
+        assert (await opened.post("/chat/new/messages", {"x-csrf-token": ""})).status_code == 403
 
 
 def test_cookies_end_with_their_time_and_with_the_password() -> None:
