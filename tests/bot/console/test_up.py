@@ -72,21 +72,6 @@ def test_the_api_answers_under_the_same_address(shell: Shell) -> None:
         assert httpx.get(api.removesuffix("v1") + "healthz").status_code == 200
 
 
-def test_behind_a_proxy_the_api_asks_for_a_key(shell: Shell) -> None:
-    """Whoever the proxy lets through comes from this machine, and is not its operator."""
-    text = shell.config.read_text(encoding="utf-8")
-    public = '\npublic_url = "https://bot.example.org"\n'
-    shell.config.write_text(text + public, encoding="utf-8")
-    with running(shell, THUMBTUNE_CONSOLE_PASSWORD="four words make one") as (_, said):
-        url = next(line for line in said if line.startswith("Listening: ")).partition(" ")[2]
-        refused = httpx.get(f"{url}/v1/models", headers={"Host": "bot.example.org"})
-        assert refused.status_code == 401
-        assert (
-            "thumbtune keys new"
-            in httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer x"}).text
-        )
-
-
 def test_a_taken_port_is_one_sentence_and_the_rest_goes_on(shell: Shell) -> None:
     """It names the port and what to do."""
     with socket.socket() as taken:
