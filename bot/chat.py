@@ -255,8 +255,8 @@ class ChatService:
         try:
             await self._registry.ensure_resident(voice.adapter)
             stream = self._engine.generate(request)
-        except ThumbtuneError as error:
-            reason = str(error)
+        except (ThumbtuneError, asyncio.CancelledError) as error:
+            reason = str(error) or "given up before it began"
             await self._database.run(lambda db: db.replies.fail(reply.id, reason))
             raise
         return self._follow(ReplyInProgress(reply, ask, stream, self._database), ask)

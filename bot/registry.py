@@ -111,8 +111,9 @@ class AdapterRegistry:
     async def adopt(self, name: str, directory: Path, *, actor: str) -> AdapterRecord:
         """Make a published directory inside the data directory a version, and resident.
 
-        A name that is known must lie where it is known to. Raises InvalidInput for what is no name,
-        AdapterRefused, or AdaptersFull; then nothing is stored.
+        It stays resident whatever the pointers do. A name that is known must lie where it is known
+        to. Raises InvalidInput for what is no name, AdapterRefused, or AdaptersFull; then nothing
+        is stored.
         """
         scope, version = parse_adapter_name(name)
         home = await asyncio.to_thread(self._home, directory)
@@ -122,8 +123,10 @@ class AdapterRegistry:
                 f"adapter {name} is known and lies in {known.directory}, not in {home}; a name "
                 "never changes its content: publish under the next number"
             )
+        await self._engine.load(name, directory)
+        await self._engine.warm(name)
+        self._loaded.discard(name)
         if known is None:
-            await self._engine.load(name, directory)
             manifest = await asyncio.to_thread(read_manifest, directory)
             known = AdapterRecord(
                 name=name,
@@ -138,7 +141,6 @@ class AdapterRegistry:
                 created_at=utc_now(),
             )
             known = await self._store(known, actor)
-        await self.ensure_resident(name)
         return known
 
     def _home(self, directory: Path) -> str:

@@ -87,6 +87,8 @@ class Guard:
             return ApiError(400, "the content-length is no number")
         if len(length) > 15 or int(length) > self._settings.max_body_bytes:
             return _too_large(self._settings.max_body_bytes)
+        if headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
+            return ApiError(403, "requests from another site are not taken", code="wrong_origin")
         return self._foreign(headers.get(b"host", ""), headers.get(b"origin"))
 
     def _foreign(self, host: str, origin: str | None) -> ApiError | None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bot.memory import Ask
 from bot.world import World
 from core.errors import EngineBusy, InvalidInput
 from core.generation import GenerationRequest, Message, Sampling
@@ -133,3 +134,24 @@ async def test_a_scope_says_its_persona_or_none(world: World) -> None:
     assert await world.chat.persona("shop") == ()
     await world.database.run(lambda db: db.scopes.set_persona("shop", "Be kind", actor="test"))
     assert await world.chat.persona("shop") == (Message("system", "Be kind"),)
+
+
+async def test_a_question_given_up_before_its_reply_began_is_failed(
+    world: World, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left pending by who stopped asking while an adapter was being loaded."""
+    begun = asyncio.Event()
+
+    async def never(_: str) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    conversation = await world.chat.open(SCOPE, ada)
+    await world.registry.speaking(SCOPE)
+    ask = Ask(SCOPE, conversation, (Message("user", "Hi"),), (ada.id,), adapter="console@v9")
+    monkeypatch.setattr(world.registry, "ensure_resident", never)
+    asking = asyncio.create_task(world.chat.write(ask))
+    await begun.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert await world.database.run(lambda db: db.replies.pending()) == []

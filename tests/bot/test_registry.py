@@ -171,6 +171,8 @@ async def test_a_directory_put_there_by_hand_becomes_a_version(world: World) -> 
     record = await world.registry.adopt("shop@v4", target, actor="test")
     assert record == await world.registry.adopt("shop@v4", target, actor="test")
     assert (record.state, record.directory) == ("candidate", "adapters/shop/v4")
+    await world.registry.sync()
+    await asyncio.sleep(0)
     assert world.engine.stats().adapters == ("shop@v4",)
     assert await world.database.run(lambda db: db.adapters.next_version("shop")) == 5
 

@@ -93,6 +93,16 @@ async def test_another_sites_pages_are_refused(guarded: Served, origin: str, cod
 
 
 @pytest.mark.parametrize(
+    ("site", "code"), [("none", 200), ("same-origin", 200), ("same-site", 403), ("cross-site", 403)]
+)
+async def test_a_browser_says_where_a_request_comes_from(
+    guarded: Served, site: str, code: int
+) -> None:
+    """Also where it sends no Origin, as for a picture."""
+    assert status(await send(guarded, request("/healthz", f"Sec-Fetch-Site: {site}"))) == code
+
+
+@pytest.mark.parametrize(
     ("headers", "code"),
     [
         (["Host: 127.0.0.1", "Host: evil.example"], 400),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import openai
 import pytest
@@ -12,9 +13,11 @@ from tests.bot.api.conftest import HELLO, LONG, Served, standstill
 from tests.bot.test_registry import publish
 
 
-async def written_by(served: Served, model: str, key: str = "none") -> str:
+async def written_by(
+    served: Served, model: str, key: str = "none", messages: list[Any] = HELLO
+) -> str:
     """Ask a model; return which adapter the stored reply names, which the answer names too."""
-    done = await served.client(key).chat.completions.create(model=model, messages=HELLO)
+    done = await served.client(key).chat.completions.create(model=model, messages=messages)
     row = await served.reply(done.id)
     assert row.adapter == done.model
     return row.adapter
@@ -92,3 +95,20 @@ async def test_a_version_whose_files_are_gone_is_refused(served: Served) -> None
         await written_by(served, name)
     assert str(served.world.settings.data_dir) not in str(refused.value)
     assert await written_by(served, "base") == "base"
+
+
+async def test_a_canary_answers_whole_talks(served: Served) -> None:
+    """`live` draws a talk once: its later requests, and all its choices, are its version's."""
+    name = await publish(served.world, 1, seed=1, scope="api")
+    await served.world.database.run(
+        lambda db: db.adapters.begin_trial(name, share=0.5, actor="gate")
+    )
+    await served.world.registry.sync()
+    seen = set()
+    for number in range(12):
+        talk: Any = [{"role": "user", "content": f"Question {number}"}]
+        longer = [*talk, {"role": "assistant", "content": "Hm"}, {"role": "user", "content": "Go"}]
+        models = {await written_by(served, "live", messages=turns) for turns in (talk, longer)}
+        assert len(models) == 1
+        seen |= models
+    assert seen == {"base", name}
