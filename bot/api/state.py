@@ -23,8 +23,9 @@ GRACE_S = 3.0
 
 @dataclass(slots=True, eq=False)
 class ApiState:
-    """One per application. `private`: only this machine can reach it. `closing` refuses new replies;
-    `salt` makes talks' keys unguessable.
+    """One per application; `private` says that only this machine can reach it.
+
+    `closing` refuses new replies; `salt` makes talks' keys unguessable.
     """
 
     world: World

@@ -6,6 +6,8 @@ import httpx
 import openai
 import pytest
 
+from bot.api.app import api_state, create_api
+from bot.web.server import serving
 from bot.world import World
 from tests.bot.api.conftest import HELLO, Served, served_by
 
@@ -56,6 +58,18 @@ async def test_where_others_can_reach_it_keys_are_demanded_even_if_there_is_none
     async with served_by(world, host="0.0.0.0") as served, served.http() as http:  # noqa: S104
         codes = {path: (await http.get(path)).status_code for path in _OPEN}
     assert codes == _OPEN
+
+
+async def test_behind_a_proxy_keys_are_demanded_although_it_is_on_this_machine(
+    world: World,
+) -> None:
+    """Whoever the proxy lets through comes from here, and is not the operator."""
+    api = create_api(world, private=False)
+    async with serving(api, host="127.0.0.1", port=0) as url:
+        async with httpx.AsyncClient(base_url=url, headers={"Host": "bot.example.org"}) as http:
+            codes = [(await http.get(path)).status_code for path in ("/healthz", "/v1/models")]
+        await api_state(api).settle()
+    assert codes == [200, 401]
 
 
 _OPEN = {"/healthz": 200, "/readyz": 200, "/metrics": 401, "/v1/models": 401, "/v1/privacy": 401}
