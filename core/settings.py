@@ -250,6 +250,7 @@ class ApiSettings(_Section):
     host: Annotated[str, Field(pattern=r"^[0-9A-Za-z.:_-]+$")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
+    max_adapter_bytes: Annotated[int, Field(ge=1024)] = 500_000_000
     time_limit_s: Annotated[float, Field(gt=0)] = 300.0
 
     @property

@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from core.errors import (
     UnknownAdapter,
 )
 from core.generation import BASE, EngineStats, GenerationRequest
+from core.manifest import CONTENT_FILES, MANIFEST
 from core.settings import ServingSettings
 from serving.remote_reply import RemoteReply, refusal
 from serving.stream import ReplyStream
@@ -183,38 +185,59 @@ class RemoteEngine:
     # -- adapters
 
     async def load(self, name: str, directory: Path) -> None:
-        """Let the far side load its own copy: `<scope>/v<N>` of its adapters directory.
+        """Let the far side load its own copy, `<scope>/v<N>` of its adapters directory; where it
+        has none, send it ours.
 
         Raises AdapterRefused or AdaptersFull.
         """
         place = "/".join(directory.parts[-2:])
         body = {"lora_name": name, "lora_path": place}
         try:
-            answer = await self._call("POST", "/load_lora_adapter", body)
+            answer = await self._call("POST", "/load_lora_adapter", lambda: {"json": body})
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                answer = await self._send(name, directory)
         except EngineBusy as busy:
             raise AdaptersFull(name, self._settings.max_adapters) from busy
         if answer.is_error and "has already been loaded" not in answer.text:
             raise AdapterRefused(f"adapter {name}: {self._url} says: {_said(answer)}")
         self._resident.add(name)
 
+    async def _send(self, name: str, directory: Path) -> httpx.Response:
+        """Send an adapter's files; the far side verifies each byte against the manifest."""
+        with ExitStack() as stack:
+            try:
+                files = [stack.enter_context((directory / file).open("rb")) for file in _SENT]
+            except OSError as error:
+                raise AdapterRefused(f"adapter {name}: cannot be sent: {error}") from error
+
+            def afresh() -> dict[str, Any]:
+                for file in files:
+                    file.seek(0)
+                return {"files": dict(zip(_SENT, files, strict=True))}
+
+            return await self._call("PUT", f"/adapters/{name}", afresh)
+
     async def unload(self, name: str) -> None:
         """Let the far side free the adapter's place. Raises UnknownAdapter."""
         if name not in self._resident:
             raise UnknownAdapter(f"adapter {name!r} is not resident")
         self._resident.discard(name)
-        await self._call("POST", "/unload_lora_adapter", {"lora_name": name})
+        await self._call("POST", "/unload_lora_adapter", lambda: {"json": {"lora_name": name}})
 
     async def warm(self, name: str) -> None:
         """Ask whether the far side is still there. Raises EngineStopped."""
         await self._call("GET", "/models")
 
     async def _call(
-        self, method: str, path: str, body: dict[str, str] | None = None
+        self, method: str, path: str, body: Callable[[], dict[str, Any]] = dict
     ) -> httpx.Response:
-        """Call the far side; a lost connection is tried again. Raises a ThumbtuneError."""
+        """Call the far side; a lost connection is tried again. Raises a ThumbtuneError.
+
+        `body` gives what is sent, anew for each try.
+        """
         for pause in (*PAUSES_S, None):
             try:
-                answer = await self._http.request(method, self._url + path, json=body)
+                answer = await self._http.request(method, self._url + path, **body())
                 break
             except httpx.TransportError as error:
                 if pause is None or isinstance(error, httpx.ReadTimeout):
@@ -231,8 +254,9 @@ class RemoteEngine:
         )
 
 
-_OURS = (200, 400, 404)
+_OURS = (200, 201, 400, 404, 409)
 """Statuses that the caller reads itself."""
+_SENT = (MANIFEST, *CONTENT_FILES)
 
 
 def _base_of(answer: httpx.Response) -> str | None:

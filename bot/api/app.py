@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bot.api import completions, feedback, health, lora, models, privacy
+from bot.api import completions, feedback, health, lora, models, privacy, upload
 from bot.api.errors import handle_errors
 from bot.api.guard import Guard
 from bot.api.metrics import Counted
@@ -18,7 +18,7 @@ from bot.world import World
 
 PATHS = ("/healthz", "/readyz", "/metrics")
 PREFIX = "/v1/"
-_ROUTERS = (completions, models, feedback, privacy, lora, health)
+_ROUTERS = (completions, models, feedback, privacy, lora, upload, health)
 
 
 def create_api(world: World, *, private: bool | None = None) -> FastAPI:

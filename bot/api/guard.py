@@ -18,6 +18,8 @@ from bot.api.errors import ApiError, respond
 from core.settings import ApiSettings
 
 _ONCE = (b"host", b"origin", b"authorization", b"content-length", b"content-type")
+UPLOADS = "/v1/adapters/"
+"""What is put there may be as large as an adapter."""
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -40,7 +42,7 @@ class Guard:
         if fault:
             await respond(fault)(scope, receive, send)
             return
-        await self._bounded(scope, self._counted(receive), send)
+        await self._bounded(scope, self._counted(receive, self._limit(scope)), send)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
@@ -61,8 +63,12 @@ class Guard:
                 scope, receive, send
             )
 
-    def _counted(self, receive: Receive) -> Receive:
-        seen, limit = 0, self._settings.max_body_bytes
+    def _limit(self, scope: Scope) -> int:
+        sent = scope["method"] == "PUT" and scope["path"].startswith(UPLOADS)
+        return self._settings.max_adapter_bytes if sent else self._settings.max_body_bytes
+
+    def _counted(self, receive: Receive, limit: int) -> Receive:
+        seen = 0
 
         async def counted() -> Message:
             nonlocal seen
@@ -85,8 +91,9 @@ class Guard:
         length = headers.get(b"content-length", "0")
         if not length.isascii() or not length.isdigit():
             return ApiError(400, "the content-length is no number")
-        if len(length) > 15 or int(length) > self._settings.max_body_bytes:
-            return _too_large(self._settings.max_body_bytes)
+        limit = self._limit(scope)
+        if len(length) > 15 or int(length) > limit:
+            return _too_large(limit)
         if headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
             return ApiError(403, "requests from another site are not taken", code="wrong_origin")
         return self._foreign(headers.get(b"host", ""), headers.get(b"origin"))

@@ -1,8 +1,9 @@
 """Connections that send nothing, or too slowly, lose their place: HTTP with bounded patience.
 
-Invariant: a request is whole within `WHOLE_S` of the connection or of its first byte, or the
-connection is closed; of more than `MOST_OPEN` connections the longest idle one makes room. What an
-application answers, and how long it takes, is not looked at.
+Invariant: a request is whole within `WHOLE_S` of the connection or of its first byte, or its body
+comes at `SLOWEST_BYTES_S` at least, or the connection is closed; of more than `MOST_OPEN`
+connections the longest idle one makes room. What an application answers, and how long it takes, is
+not looked at.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 WHOLE_S = 20.0
 """How long a request, head and body, may take to arrive."""
+SLOWEST_BYTES_S = 16 * 1024
+"""A body that comes at this pace may take as long as it takes: an adapter over a slow line."""
 MOST_OPEN = 512
 """Connections at once: well under the 1,024 files that a process may usually open."""
 
@@ -24,6 +27,12 @@ class PatientProtocol(H11Protocol):
 
     waiting_since = 0.0
     _timer: asyncio.TimerHandle | None = None
+    _arrived_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came, and count it."""
+        self._arrived_bytes += len(data)
+        super().data_received(data)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if there is room or room can be made."""
@@ -62,6 +71,7 @@ class PatientProtocol(H11Protocol):
         if not self._waits_for_the_rest():
             self._unwatch()
         elif self._timer is None:
+            self._arrived_bytes = 0
             self._timer = self.loop.call_later(WHOLE_S, self._give_up)
 
     def _waits_for_the_rest(self) -> bool:
@@ -78,4 +88,8 @@ class PatientProtocol(H11Protocol):
 
     def _give_up(self) -> None:
         self._timer = None
-        self.transport.close()
+        steady = self._arrived_bytes >= SLOWEST_BYTES_S * WHOLE_S
+        if steady and self.conn.their_state is h11.SEND_BODY:
+            self._watch()
+        else:
+            self.transport.close()

@@ -25,6 +25,7 @@ from core.errors import (
     UnknownAdapter,
 )
 from core.generation import GenerationRequest, Message, Sampling
+from core.manifest import WEIGHTS
 from core.settings import Settings
 from serving import remote
 from serving.remote import RemoteEngine
@@ -33,6 +34,7 @@ from tests.bot.api.test_serve import running, serving
 from tests.bot.conftest import settings, tiny_settings, world  # noqa: F401 # fixtures
 from tests.bot.test_cli import ROOT, Shell
 from tests.bot.test_registry import publish, spoken_by
+from tests.tiny import publish_tiny_adapter
 
 LONG = GenerationRequest((Message("user", "Hello"),), sampling=Sampling(0.0, max_tokens=400))
 SHORT = replace(LONG, sampling=Sampling(0.0, max_tokens=12))
@@ -116,8 +118,30 @@ async def test_an_adapter_is_the_far_sides_own_copy(far: Served, tmp_path: Path)
         assert far.world.engine.stats().adapters == (name,) == engine.stats().adapters
         await engine.unload(name)
         assert far.world.engine.stats().adapters == () == engine.stats().adapters
-        with pytest.raises(AdapterRefused, match="No adapter found"):
+        with pytest.raises(AdapterRefused, match="shop@v2: cannot be sent"):
             await engine.load("shop@v2", tmp_path / "adapters" / "shop" / "v2")
+
+
+def names_in(place: Path) -> list[str]:
+    """Return what lies in a directory."""
+    return sorted(path.name for path in place.iterdir())
+
+
+async def test_an_adapter_that_the_far_side_has_not_is_sent(far: Served, tmp_path: Path) -> None:
+    """It speaks there as here; one that is not sound is refused, and nothing of it stays."""
+    base, home = far.world.base, far.world.settings.data_dir / "adapters"
+    for number in (1, 2):
+        place, name = tmp_path / "here" / f"v{number}", f"shop@v{number}"
+        place.parent.mkdir(exist_ok=True)
+        publish_tiny_adapter(place, base.path, name, number, base_sha256=base.sha256)
+    (tmp_path / "here" / "v2" / WEIGHTS).write_bytes(b"cut short")
+    async with engine_for(f"{far.url}/v1", far.world) as engine:
+        await engine.load("shop@v1", tmp_path / "here" / "v1")
+        got = await engine.generate(replace(SHORT, adapter="shop@v1")).result()
+        assert got.text != (await engine.generate(SHORT).result()).text
+        with pytest.raises(AdapterRefused, match="corrupt or altered"):
+            await engine.load("shop@v2", tmp_path / "here" / "v2")
+    assert names_in(home / "shop") == ["v1"]
 
 
 async def test_a_start_without_a_far_side_is_a_plain_refusal(far: Served) -> None:
@@ -240,6 +264,7 @@ _CHAT = """
 import asyncio, sys
 from pathlib import Path
 from bot.world import open_world
+from core.manifest import WEIGHTS
 from core.settings import Settings
 async def main():
     settings = Settings.model_validate({{

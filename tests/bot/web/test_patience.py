@@ -60,6 +60,20 @@ async def test_what_does_not_arrive_whole_is_closed(port: int, sent: bytes) -> N
     connection[1].close()
 
 
+async def test_a_body_that_comes_steadily_may_take_its_time(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter over a slow line: longer in all than a request may take, and never too slow."""
+    monkeypatch.setattr(patience, "SLOWEST_BYTES_S", 10)
+    reader, writer = await connect(port, HEAD.replace(b": 4", b": 60"))
+    for _ in range(15):
+        writer.write(b"abcd")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+    assert (await asyncio.wait_for(reader.readline(), 3)).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
 async def test_drops_one_by_one_do_not_help(port: int) -> None:
     """The time counts from the first byte, not from the last."""
     _, writer = await connect(port)
