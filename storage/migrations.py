@@ -7,8 +7,7 @@ exactly.
 
 from __future__ import annotations
 
-import sqlite_utils
-from sqlite_utils.migrations import Migrations
+from storage.sqlite import Migrations, sqlite_utils
 
 SET_NAME = "thumbtune"
 migrations = Migrations(SET_NAME)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import sqlite_utils
-
 from core.errors import SchemaTooNew, StorageError
 from storage.connection import Connection
 from storage.copies import automatic_backup, backups_of
 from storage.migrations import migrations
+from storage.sqlite import sqlite_utils
 
 _OURS = "_sqlite_migrations"
 
