@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,19 @@ from tests.discord_double import TOKEN, Double
 
 START_S = 120.0
 Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a process holds: MiB in memory, processor time, and the files mapped into it."""
+
+    resident_mib: float
+    processor_s: float
+    mapped: str
+
+    def holds(self, library: str) -> bool:
+        """Say whether a library is loaded."""
+        return library in self.mapped
 
 
 class Operator:
@@ -66,6 +80,16 @@ class Operator:
         assert self._process is not None
         self._process.terminate()
         return await asyncio.wait_for(self._process.wait(), within_s)
+
+    def footprint(self) -> Footprint:
+        """Look at the running process; Linux only."""
+        assert self._process is not None
+        about = Path(f"/proc/{self._process.pid}")
+        (line,) = [one for one in (about / "status").read_text().splitlines() if "VmRSS" in one]
+        counts = (about / "stat").read_text().rpartition(")")[2].split()
+        ticks = int(counts[11]) + int(counts[12])  # in user mode and in the kernel: proc(5)
+        processor_s = ticks / os.sysconf("SC_CLK_TCK")
+        return Footprint(int(line.split()[1]) / 1024, processor_s, (about / "maps").read_text())
 
     def printed(self) -> str:
         """Return what the bot has printed since it was started."""
