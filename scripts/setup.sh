@@ -61,6 +61,11 @@ if [ "$what" = dev ]; then
   install "      fetching the checkers of instructions that a benchmark and its tests use" --no-deps \
     lm-eval==0.4.13 nltk==3.10.4 langdetect==1.0.9 immutabledict==4.3.1 six==1.17.0
 fi
+if [ "$what" = dev ] && command -v npm >/dev/null 2>&1; then
+  say "      fetching axe-core, which looks at the console's accessibility in a test"
+  npm install --no-save --no-package-lock --no-audit --no-fund axe-core@4.14.1 >>"$log" 2>&1 \
+    || say "      axe-core could not be fetched, so that test is skipped; details: $log"
+fi
 rm -f "$venv"/.ready-"$what"-*
 touch "$venv/.ready-$what-$fingerprint"
 [ "$what" = dev ] && touch "$venv/.ready-run-$fingerprint"

@@ -82,4 +82,4 @@ def _chromium_path() -> str:
 def require_axe() -> None:
     """Skip where axe-core is not there."""
     if not AXE.exists():
-        pytest.skip("axe-core is not here: npm install --no-save --no-package-lock axe-core@4")
+        pytest.skip("axe-core is not here: npm install --no-save --no-package-lock axe-core@4.14.1")
