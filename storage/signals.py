@@ -64,10 +64,11 @@ _LIKES = """SELECT r.adapter, sum(f.kind = 'up') AS up, sum(f.kind = 'down') AS 
 _SEARCH = f"""{ROWS} WHERE r.scope = :scope
     AND (:kind = '' OR f.kind = :kind) AND (:adapter = '' OR r.adapter = :adapter)
     AND (:person = '' OR f.person_id = :person) AND (:dropped OR NOT f.dropped)
+    AND (:run = '' OR f.id IN (SELECT feedback_id FROM run_examples WHERE run_id = :run))
     AND (:like = '' OR r.text LIKE :like ESCAPE '!' OR f.text LIKE :like ESCAPE '!'
         OR f.reasons LIKE :like ESCAPE '!' OR p.display_name LIKE :like ESCAPE '!'
         OR json_extract(r.prompt, '$[#-1][1]') LIKE :like ESCAPE '!')
-    ORDER BY f.at DESC, f.rowid DESC LIMIT :limit OFFSET :offset"""
+    ORDER BY f.at DESC, f.rowid DESC LIMIT :limit OFFSET :offset"""  # noqa: S608 # constants
 
 _BY_DAY = """SELECT substr(f.at, 1, 10) AS day, sum(f.kind = 'up') AS up,
     sum(f.kind = 'down') AS down FROM feedback f JOIN replies r ON r.id = f.reply_id
@@ -77,13 +78,15 @@ _BY_DAY = """SELECT substr(f.at, 1, 10) AS day, sum(f.kind = 'up') AS up,
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which feedback to show: an empty field takes all; `text` is looked for in the question, the
-    reply, the correction, the reasons and the person's name.
+    reply, the correction, the reasons and the person's name. `run` is what it learnt from or was
+    tested on.
     """
 
     text: str = ""
     kind: str = ""
     adapter: str = ""
     person: str = ""
+    run: str = ""
     dropped: bool = True
     limit: int = 50
     offset: int = 0

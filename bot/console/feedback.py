@@ -44,11 +44,12 @@ async def feedback_page(
     q: Annotated[str, Query(max_length=200)] = "",
     kind: str = "",
     adapter: str = "",
+    run: Annotated[str, Query(max_length=100)] = "",
     start: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> Response:
     """Show what was said, newest first, and how much waits for a look."""
     scope = console.scope
-    wanted = Wanted(text=q.strip(), kind=kind, adapter=adapter, limit=SHOWN + 1, offset=start)
+    wanted = Wanted(q.strip(), kind, adapter, run=run, limit=SHOWN + 1, offset=start)
     rows = await console.review.search(scope, wanted)
     likes = await console.world.database.run(lambda db: db.feedback.like_rates(scope))
     ticket = await console.review.next(scope)
@@ -63,6 +64,7 @@ async def feedback_page(
         q=q,
         kind=kind,
         adapter=adapter,
+        run=run,
         kinds=KINDS,
         adapters=sorted(likes),
         left=ticket.left if ticket else 0,

@@ -60,12 +60,18 @@ async def test_a_dry_run_counts_both_sides(browser: Browser, world: World) -> No
 
 
 async def test_a_run_is_followed_to_its_report_and_speaks(trained: Browser, world: World) -> None:
-    """The report has the gate's table, what it learnt from, and replies before and after."""
+    """The report has the gate's table, what it learnt from row by row, and replies before and
+    after.
+    """
     (run,) = await world.database.run(lambda db: db.runs.list(SCOPE))
     page = (await trained.get(f"/training/runs/{run.id}")).text
     for part in ("The gate: figures against bounds", "What it learnt from", "before and after"):
         assert part in page
     assert run.state == "promoted" and "console@v1" in page
+    assert f'href="/feedback?run={run.id}"' in page
+    rows = (await trained.get(f"/feedback?run={run.id}")).text
+    assert "this run</a> learnt from" in rows and "/row/drop" in rows
+    assert "Nothing fits." in (await trained.get("/feedback?run=run_of_nobody")).text
     assert '<span class="badge" id="speaking">console@v1</span>' in page
     _, reply_id = await trained.ask()
     assert (await world.database.run(lambda db: db.replies.get(reply_id))).adapter == "console@v1"
