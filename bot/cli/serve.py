@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -19,6 +17,7 @@ from bot.cli.common import (
     Output,
     run,
     settings_or_exit,
+    stop_signal,
 )
 from bot.cli.up import running_world
 from bot.world import World, open_database
@@ -42,7 +41,7 @@ def serve(
     output = Output(as_json)
 
     async def main() -> None:
-        stop = _stop_signal()
+        stop = stop_signal()
         bound = _bound(settings, host, port)
         await _require_key(bound)
         async with running_world(bound, output) as (world, _), api_face(world) as address:
@@ -112,12 +111,3 @@ async def _require_key(settings: Settings) -> None:
                 "`thumbtune keys new NAME`, or listen on 127.0.0.1"
             ]
         )
-
-
-def _stop_signal() -> asyncio.Event:
-    """Return what is set once the process is told to stop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stop.set)
-    return stop

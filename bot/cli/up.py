@@ -4,10 +4,8 @@ a terminal it also opens the chat, else it says it serves.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +22,7 @@ from bot.cli.common import (
     Output,
     run,
     settings_or_exit,
+    stop_signal,
 )
 from bot.cli.terminal import Terminal
 from bot.running import Housekeeping
@@ -62,7 +61,7 @@ def up(
                     output.say(_discord_status(bot))
                 await Terminal(world, output.console).run()
                 return
-            stop = _stop_signal()
+            stop = stop_signal()
             status = _status(world, schedule.next_time() if schedule.active else None)
             output.say(f"serving: {status}; stop with Ctrl-C")
             if bot:
@@ -172,12 +171,3 @@ def _status(world: World, due: datetime | None) -> str:
     adapters = ", ".join(stats.adapters) or "none"
     when = f"{due:%Y-%m-%d %H:%M} UTC" if due else "off"
     return f"{world.base.name}, adapters resident: {adapters}, next training look: {when}"
-
-
-def _stop_signal() -> asyncio.Event:
-    """Return what is set once the process is told to stop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stop.set)
-    return stop

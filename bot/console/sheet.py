@@ -12,27 +12,11 @@ from typing import Any
 
 from bot.adapters import report_of
 from bot.console.drawing import Curve, curve
+from bot.plain import LEFT_OUT
 from core.jobs import Progress
 from core.records import ACTIVE_RUN_STATES, Run, parse_time
 from core.report import Report
 
-LEFT_OUT = {
-    "no consent": "somebody in the conversation has not opted in",
-    "not kept": "the words were not kept",
-    "reviewed out": "dropped in a review",
-    "dictated by the prompt": "the question dictated the answer",
-    "a swarm of new people": "many new people said the same at once",
-    "changed mind": "replaced by a later vote",
-    "outvoted": "outvoted by others",
-    "tie": "as many for as against",
-    "too long": "too long to learn from",
-    "empty text": "no text",
-    "no prompt": "no question",
-    "the two replies are the same": "both replies are the same",
-    "the other reply is gone": "the other reply is gone",
-    "asked again, but voted": "asked again, but the vote says it already",
-}
-"""Says in plain words why a signal was left out."""
 RECIPES = {
     "auto": "what suits the votes best",
     "bon": "find out what people like, rank own replies by it (bon)",

@@ -14,7 +14,8 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from bot.console.assets import Asset
-from bot.console.words import STATE_WORDS, age, number, percent, plural, seconds, sentence, stage
+from bot.console.words import STATE_WORDS, age, number, percent, plural, seconds, sentence
+from bot.plain import stage
 
 _TAGS = {
     *("p", "br", "hr", "strong", "em", "del", "blockquote", "code", "pre", "ul", "ol", "li", "a"),

@@ -24,28 +24,7 @@ STATE_WORDS = {
 }
 """What the states of runs and adapters are called."""
 
-STAGES = {
-    "queued": "Getting ready",
-    "snapshot": "Choosing what to learn from",
-    "start": "Loading the model",
-    "sft": "Learning from corrections",
-    "kto": "Learning from votes",
-    "dpo": "Learning from choices between replies",
-    "rank": "Finding out what people like",
-    "evaluate": "Comparing with how people voted",
-    "publishing": "Putting the result in place",
-    "done": "Done",
-    "end": "Ending",
-}
-"""What a run does now; a job's own stages are called like `1-kto-apo_zero_unpaired`."""
-
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
-
-
-def stage(name: str) -> str:
-    """Say what a run does now."""
-    method = name.partition("-")[2].partition("-")[0]
-    return STAGES.get(name) or STAGES.get(method, "Learning")
 
 
 def sentence(text: str) -> str:

@@ -13,6 +13,7 @@ import discord
 from bot.discord.text import bar, excerpt
 from bot.discord.wording import training as words
 from bot.discord.wording.adapters import FIELD_TRIAL
+from bot.plain import stage
 from core.jobs import LOG, Progress
 from core.records import Run, parse_time
 from trainer.plan import TrainingPlan
@@ -26,7 +27,7 @@ def progress_embed(progress: Progress | None) -> discord.Embed:
     fraction = progress.fraction if progress else 0.0
     embed = discord.Embed(
         title=words.TITLE,
-        description=f"{words.stage(progress.stage if progress else 'queued')}\n"
+        description=f"{stage(progress.stage if progress else 'queued')}\n"
         f"{bar(fraction)} {fraction:.0%}",
     )
     if progress is None:

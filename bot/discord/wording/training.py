@@ -5,6 +5,7 @@ The run's message is seen by everybody in the channel; the rest by the admin who
 
 from __future__ import annotations
 
+from bot import plain
 from bot.discord.text import duration
 
 OWNERS_ONLY = (
@@ -60,23 +61,6 @@ HISTORY_TITLE = "The last training runs"
 CANCEL = "Cancel"
 """Labels the button under a run's message."""
 
-STAGES = {
-    "queued": "Getting ready",
-    "snapshot": "Choosing what to learn from",
-    "training": "Learning",
-    "judging": "Checking what was learnt",
-    "publishing": "Putting the result in place",
-    "done": "Done",
-    "start": "Loading the model",
-    "sft": "Learning from corrections",
-    "kto": "Learning from votes",
-    "dpo": "Learning from choices between replies",
-    "rank": "Finding out what people like",
-    "evaluate": "Comparing with how people voted",
-    "end": "Ending",
-}
-"""What a run does now, in its message."""
-
 RECIPES = {
     "sft": "imitate corrections and liked replies",
     "kto": "learn from 👍 and 👎",
@@ -111,23 +95,15 @@ NEXT = {
 }
 """Tells at a run's end what to do next."""
 
+STAGES = plain.STAGES
+"""What a run does now, in its message."""
+
 LEFT_OUT = {
-    "no consent": "somebody in the conversation has not opted in",
-    "not kept": "the words were not kept",
-    "reviewed out": "dropped in a review",
+    **plain.LEFT_OUT,
     "dictated by the prompt": "the question dictated the answer; look at it in /feedback review",
     "a swarm of new people": "many new people said the same at once; look in /feedback review",
-    "changed mind": "replaced by a later vote",
-    "outvoted": "outvoted by others",
-    "tie": "as many for as against",
-    "too long": "too long to learn from",
-    "empty text": "no text",
-    "no prompt": "no question",
-    "the two replies are the same": "both replies are the same",
-    "the other reply is gone": "the other reply is gone",
-    "asked again, but voted": "asked again, but the vote says it already",
 }
-"""Says in plain words why a signal was left out."""
+"""Says in plain words why a signal was left out, and where to look."""
 
 FIELDS = {
     "learn": "Would learn from",
@@ -146,12 +122,6 @@ FIELDS = {
     "itself": "Starts by itself",
 }
 """Labels the parts of a run's message and of the answers."""
-
-
-def stage(name: str) -> str:
-    """Say what a run does now; a job's own stages are called like `1-kto-apo_zero_unpaired`."""
-    method = name.partition("-")[2].partition("-")[0]
-    return STAGES.get(name) or STAGES.get(method, STAGES["training"])
 
 
 def recipe(name: str, *, chosen: bool) -> str:
@@ -201,7 +171,7 @@ def failed_run(reason: str, log: str) -> str:
 
 def running(stage_name: str, percent: int, link: str) -> str:
     """Tell in /training status what runs, with a link to its message if there is one."""
-    return f"{stage(stage_name)}, {percent} %{f' · {link}' if link else ''}"
+    return f"{plain.stage(stage_name)}, {percent} %{f' · {link}' if link else ''}"
 
 
 def waiting(signals: int, people: int) -> str:
@@ -237,7 +207,7 @@ def schedule_set(votes: int, people: int) -> str:
 def history_line(at: int, state: str, recipe: str, accuracy: float | None) -> str:
     """Head a run in /training history; `at` is Unix time."""
     figure = "" if accuracy is None else f" · orders {accuracy:.0%} as people voted"
-    return f"<t:{at}:d> **{OUTCOMES.get(state, stage(state))}** · {recipe}{figure}"
+    return f"<t:{at}:d> **{OUTCOMES.get(state, plain.stage(state))}** · {recipe}{figure}"
 
 
 def eta(seconds: float | None) -> str:

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 import pytest
 
 from bot.console.drawing import curve, shares
-from bot.console.words import age, percent, seconds, sentence, stage
+from bot.console.words import age, percent, seconds, sentence
 from bot.overview import look
+from bot.plain import stage
 from bot.world import World
 from core.generation import BASE
 from tests.bot.console.conftest import Browser
