@@ -31,7 +31,7 @@ class Effort:
         return max(self.draws, round(self.fewest / prompts))
 
 
-CPU = Effort(prompts=128, draws=4, fewest=192, pairs=56, anchors=32)
+CPU = Effort(prompts=96, draws=4, fewest=192, pairs=48, anchors=32)
 GPU = Effort(prompts=512, draws=12, fewest=768, pairs=90, anchors=56)
 
 
