@@ -31,6 +31,7 @@ async def ask(sight: Sight, text: str) -> None:
     await sight.page.fill("#message", text)
     await sight.page.keyboard.press("Enter")
     await sight.page.wait_for_selector(f"article.bot >> nth={replies}")
+    await sight.page.wait_for_load_state()  # a new conversation has a page of its own
     await sight.settled()
     await sight.page.locator("#message").blur()
 
