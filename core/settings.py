@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -252,16 +251,6 @@ class ApiSettings(_Section):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
     max_adapter_bytes: Annotated[int, Field(ge=1024)] = 500_000_000
     time_limit_s: Annotated[float, Field(gt=0)] = 300.0
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach the address."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
 
 
 class Settings(BaseModel):

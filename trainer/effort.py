@@ -32,7 +32,7 @@ class Effort:
 
 
 CPU = Effort(prompts=96, draws=4, fewest=192, pairs=48, anchors=32)
-GPU = Effort(prompts=512, draws=12, fewest=768, pairs=90, anchors=56)
+GPU = Effort(prompts=512, draws=17, fewest=768, pairs=90, anchors=56)
 
 
 def effort_of(spec: JobSpec) -> Effort:

@@ -14,6 +14,7 @@ from bot.api.errors import handle_errors
 from bot.api.guard import Guard
 from bot.api.metrics import Counted
 from bot.api.state import ApiState
+from bot.web.guard import is_loopback
 from bot.world import World
 
 PATHS = ("/healthz", "/readyz", "/metrics")
@@ -27,7 +28,7 @@ def create_api(world: World, *, private: bool | None = None) -> FastAPI:
     `private` says that only this machine can reach it; by itself the section `[api]` says so.
     """
     if private is None:
-        private = world.settings.api.loopback
+        private = is_loopback(world.settings.api.host)
     app = FastAPI(
         title="Thumbtune", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )

@@ -73,7 +73,7 @@ def _publish(target: Path, name: str, parts: Mapping[str, UploadFile]) -> bool:
     """
     if target.exists():
         there, sent = read_manifest(target), parts[MANIFEST].file.read()
-        if there.model_dump_json() != _manifest(sent).model_dump_json():
+        if there != _manifest(sent):
             raise Conflict(
                 f"adapter {name} is here with another content; publish under a new number"
             )

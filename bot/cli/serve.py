@@ -100,7 +100,9 @@ def _bound(settings: Settings, host: str | None, port: int | None) -> Settings:
 
 async def _require_key(settings: Settings) -> None:
     """Refuse to listen where others can reach it while there is no key. Raises ConfigError."""
-    if settings.api.loopback:
+    from bot.web.guard import is_loopback
+
+    if is_loopback(settings.api.host):
         return
     async with open_database(settings) as database:
         keys = await database.run(lambda db: db.keys.list())

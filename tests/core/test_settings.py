@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
-from core.settings import _RESERVED, ApiSettings, Settings, load_settings
+from core.settings import _RESERVED, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,24 +144,6 @@ def test_the_consoles_password_comes_from_the_environment(monkeypatch: pytest.Mo
     assert settings.console_password is not None
     assert settings.console_password.get_secret_value() == "four words make one"
     assert "four words" not in repr(settings)
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),  # noqa: S104
-        ("::", False),
-        ("192.168.1.5", False),
-        ("localhost.example", False),
-    ],
-)
-def test_only_this_machines_own_addresses_are_loopback(host: str, loopback: bool) -> None:
-    """Whatever else it is, others may reach it."""
-    assert ApiSettings(host=host).loopback is loopback
 
 
 def test_an_api_address_with_a_path_in_it_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bot.web import guard
-from bot.web.guard import Guard, Site
+from bot.web.guard import Guard, Site, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,21 @@ async def test_tricks_with_headers_do_nothing(
         return {"type": "http.request", "body": b"", "more_body": False}
 
     assert await answered(receive, headers=headers) == status
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("192.168.1.5", False),
+        ("localhost.example", False),
+    ],
+)
+def test_only_this_machines_own_addresses_are_loopback(host: str, loopback: bool) -> None:
+    """Whatever else it is, others may reach it."""
+    assert is_loopback(host) is loopback
