@@ -45,6 +45,8 @@ EXIT_STOPPED = 128 + signal.SIGTERM
 WORK = "work"
 """Where stages and checkpoints lie until the report is written."""
 CHECKPOINT_S = 60.0
+POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""What the libraries that compute read their number of threads from, when they are loaded."""
 _METRICS = "metrics.json"
 _HOW_STRONG = "finding how strong it may be without forgetting"
 _TRAINED = 0.75
@@ -333,6 +335,8 @@ def _set_threads(spec: JobSpec) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = spec.device.removeprefix("cuda:")
     elif "," in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
         os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+    for pool in POOLS:  # numpy takes every core otherwise, and several jobs stand still
+        os.environ.setdefault(pool, str(max(1, spec.threads)))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if Path(spec.base_path).exists():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

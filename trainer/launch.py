@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from core.errors import TrainingError
 from core.jobs import LOG, PROGRESS, Progress
+from trainer.job import POOLS
 
 EXIT_STOPPED = 128 + signal.SIGTERM
 
@@ -144,12 +145,11 @@ def job_environment(threads: int) -> dict[str, str]:
     unmapped at every operation, which cost a fifth of a CPU run's time.
     """
     count = str(max(1, threads))
-    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     here = str(Path(__file__).resolve().parents[1])
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
-        **dict.fromkeys(pools, count),
+        **dict.fromkeys(POOLS, count),
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",

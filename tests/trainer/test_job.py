@@ -17,7 +17,7 @@ from core.errors import TrainingError
 from core.jobs import ADAPTER, TRAIN, Example, read_progress
 from core.report import read_report
 from tests.trainer.rows import APO, SFT, correction, job_spec, vote
-from trainer.job import main
+from trainer.job import POOLS, main
 from trainer.launch import EXIT_STOPPED, Handle, LocalLauncher, job_environment
 from trainer.snapshot import dataset_sha256, write_job
 
@@ -261,3 +261,26 @@ def test_the_launcher_is_not_tied_to_a_machine() -> None:
     """A handle is a directory and a name; the environment holds the thread budget."""
     assert Handle(Path("/jobs/1"), "ray-7").directory == Path("/jobs/1")
     assert job_environment(3)["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_job_started_by_hand_holds_numpy_to_its_threads_too(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Nothing that computes is loaded before its number of threads is said; a given one stands."""
+    directory = job(tmp_path / "job", tiny_model, LONG)
+    script = (
+        "import os, sys; from pathlib import Path; from core.jobs import read_spec\n"
+        "from trainer.job import POOLS, _set_threads\n"
+        "early = {'numpy', 'torch'} & set(sys.modules)\n"
+        "_set_threads(read_spec(Path(sys.argv[1])))\n"
+        "print(early, [os.environ[pool] for pool in POOLS])"
+    )
+    bare = {name: value for name, value in os.environ.items() if name not in POOLS}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(directory)],
+        env={**bare, "MKL_NUM_THREADS": "7", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "set() ['1', '7', '1', '1']"
