@@ -22,7 +22,7 @@ from typing import Literal
 from benchmarks.results import aligned
 from core.canary import BlindChoice, CanaryTest, Thumb
 from core.intervals import wilson
-from core.settings import CanarySettings
+from core.sections import CanarySettings
 
 PEOPLE = 40
 ACTIVITY = 1.0

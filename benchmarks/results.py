@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from core.settings import available_cores
+from core.processors import available_cores
 
 PERFORMANCE = Path(__file__).parents[1] / "docs" / "performance.md"
 _HEAD = ("what", "ours", "peer", "ratio", "bound", "")

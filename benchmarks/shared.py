@@ -123,7 +123,7 @@ def _moment(progress: Progress) -> float:
 
 async def measure(home: Path, rounds: int, part_s: float) -> dict[str, list[float]]:
     """Run the rounds; return each figure of each round."""
-    from trainer.launch import LocalLauncher
+    from trainer.launchers.local import LocalLauncher
 
     settings, base = default_world()
     engine, launcher = await start_engine(settings, base), LocalLauncher()

@@ -19,7 +19,7 @@ from bot.registry import AdapterRegistry
 from core.canary import Evidence, draws_canary, weigh
 from core.errors import ThumbtuneError
 from core.records import Trial, parse_time, utc_text
-from core.settings import CanarySettings
+from core.sections import CanarySettings
 from storage.aio import AsyncDatabase
 from storage.canary import Part
 from storage.database import Database

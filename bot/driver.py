@@ -27,7 +27,7 @@ from core.settings import Settings
 from storage.aio import AsyncDatabase
 from storage.database import Database
 from trainer.gate import Verdict, judge
-from trainer.launch import Handle, Launcher
+from trainer.launchers.base import Handle, Launcher
 from trainer.plan import TrainingPlan, example_counts, plan_training
 from trainer.publish import publish_adapter
 from trainer.snapshot import dataset_sha256, feedback_ids, write_job
@@ -155,6 +155,9 @@ class RunDriver:
                 stopping.result()
                 raise _Cancelled
             watching.result()
+        except asyncio.CancelledError:
+            await asyncio.shield(self._launcher.release(handle))
+            raise
         except BaseException:
             await asyncio.shield(self._launcher.cancel(handle))
             raise
@@ -173,7 +176,7 @@ class RunDriver:
 
         telling = asyncio.create_task(tell())
         try:
-            await self._launcher.wait(handle)
+            await self._launcher.fetch(handle)
             await telling
         finally:
             telling.cancel()

@@ -18,7 +18,7 @@ from core.jobs import Progress, read_progress
 from core.records import Run
 from core.settings import Settings
 from storage.aio import AsyncDatabase
-from trainer.launch import Launcher
+from trainer.launchers.base import Launcher
 from trainer.plan import TrainingPlan
 
 

@@ -19,7 +19,7 @@ from bot.driver import OnProgress
 from bot.learning import LearningService, quiet
 from core.errors import ConfigError, InvalidInput, RunInProgress, ThumbtuneError
 from core.records import Scope, parse_time
-from core.settings import ScheduleSettings
+from core.sections import ScheduleSettings
 from storage.aio import AsyncDatabase
 from storage.database import Database
 

@@ -23,7 +23,7 @@ from core.garbage import spare_the_loop
 from core.generation import Engine
 from core.settings import Settings
 from storage.aio import AsyncDatabase
-from trainer.launch import LocalLauncher
+from trainer.launchers.choose import make_launcher
 
 Say = Callable[[str], None]
 INTERRUPTED = "the bot stopped before the reply was whole"
@@ -71,7 +71,7 @@ async def prepare_base(settings: Settings, say: Say) -> BaseModel:
 
 def make_learning(settings: Settings, database: AsyncDatabase, base: BaseModel) -> LearningService:
     """Build the learning service with the launcher the settings ask for."""
-    return LearningService(database, settings, base, LocalLauncher())
+    return LearningService(database, settings, base, make_launcher(settings))
 
 
 @asynccontextmanager

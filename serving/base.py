@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from core.basemodel import BaseModel, identify_base
 from core.errors import ModelError
 from core.files import free_bytes, publish_directory, sweep_temporary
-from core.settings import ModelSettings
+from core.sections import ModelSettings
 
 if TYPE_CHECKING:
     import torch

@@ -25,7 +25,7 @@ import torch
 from core.basemodel import BaseModel
 from core.errors import EngineBusy, EngineStopped, InvalidInput, ModelError
 from core.generation import BASE, EngineStats, GenerationRequest, Message, Sampling
-from core.settings import ServingSettings
+from core.sections import ServingSettings
 from serving.adapters import read_adapter
 from serving.base import load_model, load_tokenizer
 from serving.lora import LoadedAdapter

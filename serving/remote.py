@@ -30,7 +30,7 @@ from core.errors import (
 )
 from core.generation import BASE, EngineStats, GenerationRequest
 from core.manifest import CONTENT_FILES, MANIFEST
-from core.settings import ServingSettings
+from core.sections import ServingSettings
 from serving.remote_reply import RemoteReply, refusal
 from serving.stream import ReplyStream
 

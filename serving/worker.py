@@ -18,7 +18,7 @@ import torch
 
 from core.errors import InvalidInput
 from core.generation import FinishReason
-from core.settings import ServingSettings
+from core.sections import ServingSettings
 from serving.batch import Pass, Row, RunningBatch
 from serving.decoders import Choice, make_batch
 from serving.lora import linear_shapes

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.report import Interval, PreferenceFigures, Report, RewardFigures, SystemFigures
-from core.settings import GateSettings
+from core.sections import GateSettings
 
 
 @dataclass(frozen=True, slots=True)

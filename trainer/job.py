@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import InvalidInput, ModelError, ThumbtuneError
 from core.files import publish_directory, sweep_temporary, write_atomic
 from core.jobs import ADAPTER, EVAL, REPORT, TRAIN, Example, JobSpec, read_examples, read_spec
+from core.processors import available_cores
 from core.report import Report
 from trainer.dataset import count_examples
 from trainer.progress import ProgressLog
@@ -62,6 +64,26 @@ class Stopped(BaseException):
     """Raised in the main thread by SIGTERM; not an Exception, so that nothing swallows it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What differs on the machine that a job runs on from the one that wrote its directory."""
+
+    base: Path | None = None
+    live: Path | None = None
+    threads: int | None = None
+
+    def applied(self, spec: JobSpec) -> JobSpec:
+        """Return the spec as it holds here; `threads` 0 is every core."""
+        changes: dict[str, object] = {}
+        if self.base is not None:
+            changes["base_path"] = str(self.base.resolve())
+        if self.live is not None:
+            changes["live_path"] = str(self.live.resolve())
+        if self.threads is not None:
+            changes["threads"] = self.threads or available_cores()
+        return spec.model_copy(update=changes)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job and return the exit code; one plain sentence on stderr says what failed."""
     options = _parse(arguments)
@@ -75,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log = ProgressLog(directory) if directory.is_dir() else None
         run_job(
             directory,
+            here=Here(options.base, options.live, options.threads),
             log=log,
             resume=options.resume,
             evaluate=not options.no_evaluation,
@@ -115,6 +138,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-evaluation", action="store_true", help="report on training only")
     parser.add_argument("--parent", type=int, default=0, help="stop when this process is gone")
     parser.add_argument("--nice", type=int, default=0, help="how far to stand back, 0 to 19")
+    parser.add_argument("--base", type=Path, help="where the base model lies on this machine")
+    parser.add_argument("--live", type=Path, help="where the live adapter lies on this machine")
+    parser.add_argument("--threads", type=int, help="CPU threads on this machine; 0 is every core")
     parser.add_argument("--checkpoint-seconds", type=float, default=CHECKPOINT_S)
     return parser.parse_args(arguments)
 
@@ -122,6 +148,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run_job(
     directory: Path,
     *,
+    here: Here | None = None,
     log: ProgressLog | None = None,
     resume: bool = True,
     evaluate: bool = True,
@@ -129,7 +156,7 @@ def run_job(
 ) -> Report | None:
     """Do what is not done yet of the job: stages, adapter, evaluation, report. None if it was
     finished."""
-    spec = read_spec(directory)
+    spec = (here or Here()).applied(read_spec(directory))
     if (directory / REPORT).exists():
         return None
     train, held_out = list(read_examples(directory / TRAIN)), list(read_examples(directory / EVAL))

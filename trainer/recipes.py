@@ -17,7 +17,7 @@ from core.jobs import (
     Stage,
     VoteExample,
 )
-from core.settings import TrainingSettings
+from core.sections import TrainingSettings
 
 RECIPES = ("auto", "bon", "sft", "kto", "apo", "dpo")
 

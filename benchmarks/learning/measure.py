@@ -18,7 +18,7 @@ from benchmarks.learning.cells import Cell, Written, read_drawn
 from benchmarks.learning.instructions import Followed
 from benchmarks.learning.tastes import Taste
 from core.report import Report, read_report
-from core.settings import GateSettings
+from core.sections import GateSettings
 from trainer.figures import distinct_share, repeated_share
 from trainer.gate import judge
 

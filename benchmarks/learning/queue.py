@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.launch import job_environment
+from trainer.launchers.base import job_environment
 
 LOG = "work.log"
 _POLL_S = 0.5

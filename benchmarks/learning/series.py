@@ -43,7 +43,8 @@ from benchmarks.learning.tastes import TASTES, Taste
 from core.files import write_atomic
 from core.jobs import ADAPTER, JobSpec
 from core.report import read_report
-from core.settings import GateSettings, Settings
+from core.sections import GateSettings
+from core.settings import Settings
 from trainer.figures import repeated_share
 from trainer.gate import judge
 

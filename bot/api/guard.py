@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bot.api.errors import ApiError, respond
-from core.settings import ApiSettings
+from core.sections import ApiSettings
 
 _ONCE = (b"host", b"origin", b"authorization", b"content-length", b"content-type")
 UPLOADS = "/v1/adapters/"

@@ -23,7 +23,7 @@ from bot.cli.common import (
 from bot.cli.tables import show_adapters
 from bot.world import open_database
 from core.errors import InvalidInput
-from core.settings import CanarySettings
+from core.sections import CanarySettings
 from storage.database import Database
 
 app = typer.Typer(

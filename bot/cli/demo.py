@@ -25,7 +25,9 @@ from bot.cli.tables import show_verdict
 from bot.demo.community import TASTES
 from bot.demo.loop import MAX_TOKENS, Demo, DemoResult
 from bot.world import open_world, prepare_base
-from core.settings import CanarySettings, Settings, available_cores
+from core.processors import available_cores
+from core.sections import CanarySettings
+from core.settings import Settings
 
 EXAMPLES = 3
 

@@ -23,7 +23,8 @@ from bot.schedule import cron_trigger
 from bot.world import open_database
 from core.errors import ThumbtuneError
 from core.files import free_bytes
-from core.settings import Settings, available_cores
+from core.processors import available_cores
+from core.settings import Settings
 
 MIN_FREE_BYTES = 2 * 10**9
 

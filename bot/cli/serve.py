@@ -22,7 +22,8 @@ from bot.cli.common import (
 from bot.cli.up import running_world
 from bot.world import World, open_database
 from core.errors import ConfigError
-from core.settings import ApiSettings, Settings
+from core.sections import ApiSettings
+from core.settings import Settings
 
 
 def serve(

@@ -16,7 +16,8 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from core.errors import ConfigError, ThumbtuneError
-from core.settings import DiscordSettings, Settings
+from core.sections import DiscordSettings
+from core.settings import Settings
 
 log = logging.getLogger(__name__)
 PORTAL = "https://discord.com/developers/applications"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.settings import available_cores
+from core.processors import available_cores
 from serving.batch import Draw, Pass, Row
 from serving.lora import LoadedAdapter
 from serving.native.decoder import NativeDecoder, Span

@@ -21,7 +21,7 @@ from benchmarks.learning.series import (
     work_series,
 )
 from core.jobs import EVAL, TRAIN, read_examples, read_spec
-from core.settings import GateSettings
+from core.sections import GateSettings
 from tests.benchmarks.small import PROMPTS, TASTE, UNSEEN, small_base, small_settings
 
 SERIES = Series(TASTE, "human", 2, 20, 0, ("tiny", "0" * 64, ""), PROMPTS, UNSEEN)

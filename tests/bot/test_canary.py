@@ -17,7 +17,8 @@ from bot.world import World, open_world
 from core.canary import draws_canary
 from core.generation import Sampling
 from core.records import Person, utc_text
-from core.settings import CanarySettings, Settings
+from core.sections import CanarySettings
+from core.settings import Settings
 from storage.canary import Part
 from storage.database import Database
 from tests.bot.conftest import tiny_settings

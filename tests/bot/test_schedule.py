@@ -11,7 +11,8 @@ import pytest_asyncio
 from bot.schedule import TrainingSchedule, cron_trigger, set_own_votes
 from bot.world import make_learning, open_database
 from core.errors import ConfigError, InvalidInput
-from core.settings import ScheduleSettings, Settings
+from core.sections import ScheduleSettings
+from core.settings import Settings
 from storage.aio import AsyncDatabase
 from tests.bot.test_learning import SCOPE, add_votes, tiny_base
 

@@ -10,7 +10,7 @@ import pytest_asyncio
 import torch
 
 from core.basemodel import BaseModel, identify_base
-from core.settings import ServingSettings
+from core.sections import ServingSettings
 from serving.engine import LocalEngine
 from tests.serving.reference import NAMES, Reference
 from tests.tiny import publish_tiny_adapter

@@ -18,7 +18,7 @@ from pathlib import Path
 from core.basemodel import BaseModel, identify_base
 from core.generation import BASE, GenerationRequest, Sampling
 from core.manifest import MANIFEST, describe_directory
-from core.settings import ServingSettings
+from core.sections import ServingSettings
 from serving.engine import LocalEngine
 from tests.serving.reference import chat
 from tests.tiny import make_tiny_adapter

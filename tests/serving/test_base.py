@@ -13,7 +13,7 @@ import serving.base as base_module
 from core.basemodel import BaseModel
 from core.errors import ModelError
 from core.generation import GenerationRequest, Sampling
-from core.settings import ModelSettings, ServingSettings
+from core.sections import ModelSettings, ServingSettings
 from serving.base import (
     load_model,
     load_tokenizer,

@@ -17,7 +17,7 @@ from core.errors import (
     UnknownAdapter,
 )
 from core.generation import BASE, GenerationRequest, GenerationResult, Message, Sampling
-from core.settings import ServingSettings
+from core.sections import ServingSettings
 from serving.engine import LocalEngine
 from tests.serving.reference import NAMES, Reference, answer, chat, greedy
 from tests.tiny import publish_tiny_adapter

@@ -9,7 +9,9 @@ import pytest
 
 from bot.running import threads_beside_training
 from core.errors import EngineStopped, UnknownAdapter
-from core.settings import Settings, TrainingSettings, available_cores
+from core.processors import available_cores
+from core.sections import TrainingSettings
+from core.settings import Settings
 from serving.batch import Draw, Pass
 from serving.engine import LocalEngine
 from tests.serving.reference import NAMES, Reference, answer, greedy

@@ -10,7 +10,7 @@ import pytest
 
 from core.basemodel import identify_base
 from core.generation import BASE
-from core.settings import ServingSettings
+from core.sections import ServingSettings
 from serving.engine import LocalEngine
 from tests.families import FAMILIES, make_family
 from tests.serving.reference import Reference, greedy

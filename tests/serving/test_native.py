@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from core.basemodel import BaseModel
 from core.errors import AdapterRefused, ModelError
 from core.generation import Sampling
-from core.settings import available_cores
+from core.processors import available_cores
 from serving.adapters import read_adapter
 from serving.batch import Batch, Row
 from serving.decoders import Choice, make_batch

@@ -11,7 +11,7 @@ import pytest
 from core.errors import ModelError
 from core.jobs import ADAPTER, Example, JobSpec
 from core.report import read_report
-from core.settings import GateSettings
+from core.sections import GateSettings
 from tests.trainer.rows import DPO, job_spec, vote
 from trainer.best_of_n import DRAWS, Lesson, Teacher, keep_lesson, read_lesson
 from trainer.draws import Drawer, _Base

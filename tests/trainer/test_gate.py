@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.report import Interval, PreferenceFigures, Report, RewardFigures, SystemFigures
-from core.settings import GateSettings
+from core.sections import GateSettings
 from trainer.gate import judge
 
 BOUNDS = GateSettings()

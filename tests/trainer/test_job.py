@@ -18,7 +18,8 @@ from core.jobs import ADAPTER, TRAIN, Example, read_progress
 from core.report import read_report
 from tests.trainer.rows import APO, SFT, correction, job_spec, vote
 from trainer.job import POOLS, main
-from trainer.launch import EXIT_STOPPED, Handle, LocalLauncher, job_environment
+from trainer.launchers.base import Handle, job_environment
+from trainer.launchers.local import EXIT_STOPPED, LocalLauncher
 from trainer.snapshot import dataset_sha256, write_job
 
 AUTOGROUP = Path("/proc/self/autogroup")
@@ -232,7 +233,7 @@ async def test_the_local_launcher_runs_and_reports(tiny_model: Path, tmp_path: P
     launcher = LocalLauncher(arguments=QUICK)
     handle = await launcher.submit(directory, threads=1, nice=5, timeout_s=120)
     seen = [line async for line in launcher.watch(handle)]
-    assert await launcher.wait(handle) == 0
+    assert await launcher.fetch(handle) == 0
     assert seen[-1].fraction == 1.0
     assert (directory / "job.log").exists()
 
@@ -247,14 +248,14 @@ async def test_the_local_launcher_cancels_and_tells_failures(
     )
     await asyncio.sleep(0.5)
     await launcher.cancel(long)
-    assert await launcher.wait(long) == EXIT_STOPPED
+    assert await launcher.fetch(long) == EXIT_STOPPED
     broken = job(tmp_path / "b", tiny_model, SFT)
     (broken / TRAIN).unlink()
     with pytest.raises(TrainingError, match=r"exit code 2[\s\S]*failed: .*train.jsonl"):
-        await launcher.wait(await launcher.submit(broken, threads=1, nice=0, timeout_s=120))
+        await launcher.fetch(await launcher.submit(broken, threads=1, nice=0, timeout_s=120))
     slow = job(tmp_path / "c", tiny_model, LONG)
     with pytest.raises(TrainingError, match="took longer than 0 minutes"):
-        await launcher.wait(await launcher.submit(slow, threads=1, nice=0, timeout_s=0.5))
+        await launcher.fetch(await launcher.submit(slow, threads=1, nice=0, timeout_s=0.5))
 
 
 def test_the_launcher_is_not_tied_to_a_machine() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import InvalidInput, NotEnoughData
 from core.jobs import Example
-from core.settings import TrainingSettings
+from core.sections import TrainingSettings
 from tests.trainer.rows import correction, pair, vote
 from trainer.recipes import imitable, plan_recipe, unpaired
 

@@ -18,7 +18,8 @@ import psutil
 from pydantic import SecretStr
 
 from bot.discord.serve import discord_face
-from core.settings import DiscordSettings, Settings
+from core.sections import DiscordSettings
+from core.settings import Settings
 from tests.bot.discord.scripted import ScriptedEngine, scripted_world
 from tests.discord_double import TOKEN
 

@@ -17,7 +17,8 @@ from simcord.env import Env
 
 from bot.discord.bot import ThumbtuneBot, wanted_intents
 from bot.world import World, open_world
-from core.settings import DiscordSettings, Settings
+from core.sections import DiscordSettings
+from core.settings import Settings
 from tests.bot.conftest import tiny_settings
 from tests.discord_double import Double
 

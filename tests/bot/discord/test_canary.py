@@ -9,7 +9,8 @@ import pytest
 
 from bot.discord.places import Spot
 from bot.discord.wording import adapters as words
-from core.settings import CanarySettings, Settings
+from core.sections import CanarySettings
+from core.settings import Settings
 from storage.database import Database
 from tests.bot.discord.conftest import Town, discord_settings
 from tests.bot.discord.test_adapters import live_row, public, speaking, told, use

@@ -22,7 +22,8 @@ from bot.discord.serve import discord_face
 from bot.discord.wording import chat as words
 from bot.world import World
 from core.errors import EngineStopped
-from core.settings import DiscordSettings, Settings
+from core.sections import DiscordSettings
+from core.settings import Settings
 from tests.bot.discord.scripted import WORDS, ScriptedEngine, scripted_world
 from tests.discord_double import TOKEN, Double
 from tests.discord_double.drafts import leaves

@@ -34,7 +34,7 @@ from tests.bot.discord.test_story import (
     whispered,
 )
 from tests.bot.discord.test_training import OutsideLearning, add_votes, text_of
-from trainer.launch import LocalLauncher
+from trainer.launchers.local import LocalLauncher
 
 PUBLIC = {
     "arena",

@@ -24,7 +24,7 @@ from core.settings import Settings
 from storage.database import Database
 from storage.imports import ImportedSignal
 from tests.bot.discord.conftest import Town, discord_settings
-from trainer.launch import LocalLauncher
+from trainer.launchers.local import LocalLauncher
 
 GONE = 2**22 + 1
 """The id of a process that cannot be."""

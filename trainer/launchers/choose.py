@@ -1,0 +1,12 @@
+"""The launcher that the settings ask for."""
+
+from __future__ import annotations
+
+from core.settings import Settings
+from trainer.launchers.base import Launcher
+from trainer.launchers.local import LocalLauncher
+
+
+def make_launcher(settings: Settings) -> Launcher:
+    """Build it; what it needs (Ray, ssh) is looked for when a job is submitted."""
+    return LocalLauncher()
