@@ -97,7 +97,8 @@ class Stage(_Format):
     a reward model of the examples (DPO only). `stop_margin` ends a DPO stage early: where chosen
     replies have become that many nats likelier against rejected ones, what follows costs more than
     it teaches. With `keep_known` the adapter is weakened after the stage until plain questions are
-    answered as before (trainer.strength).
+    answered as before (trainer.strength). `keep_out` in (0, 1) is the share of what plain questions
+    give a layer that the adapter is kept out of (trainer.keep_out).
     """
 
     method: Literal["sft", "kto", "dpo"]
@@ -109,6 +110,7 @@ class Stage(_Format):
     on: Literal["examples", "draws"] = "examples"
     stop_margin: float | None = None
     keep_known: bool = False
+    keep_out: float | None = None
 
 
 class JobSpec(_Format):

@@ -46,7 +46,7 @@ DRAWS = "draws"
 """Where the draws are kept in a job's work directory."""
 
 _LESSON = "lesson"
-_PAIRS, _FIGURES, _REWARD = "pairs.jsonl", "figures.json", "reward.npz"
+_PAIRS, _ANCHORS, _FIGURES, _REWARD = "pairs.jsonl", "anchors.jsonl", "figures.json", "reward.npz"
 
 Progress = Callable[[float, str], None]
 Floats = NDArray[np.float64]
@@ -54,9 +54,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What the votes became: pairs to train on, the reward that ranked them, and its figures."""
+    """What the votes became: ranked pairs, the reward that ranked them, and its figures.
+
+    `anchors` are trained on beside the pairs, to hold on to what the base knows.
+    """
 
     pairs: list[PairExample]
+    anchors: list[PairExample]
     reward: Reward
     figures: RewardFigures
 
@@ -65,9 +69,13 @@ def read_lesson(directory: Path) -> Lesson | None:
     """Return a lesson kept before; None if there is none."""
     if not directory.exists():
         return None
-    pairs = [one for one in read_examples(directory / _PAIRS) if isinstance(one, PairExample)]
+    pairs, anchors = _read_pairs(directory / _PAIRS), _read_pairs(directory / _ANCHORS)
     found = RewardFigures.model_validate_json((directory / _FIGURES).read_bytes())
-    return Lesson(pairs, Reward.load(directory / _REWARD), found)
+    return Lesson(pairs, anchors, Reward.load(directory / _REWARD), found)
+
+
+def _read_pairs(path: Path) -> list[PairExample]:
+    return [one for one in read_examples(path) if isinstance(one, PairExample)]
 
 
 def learn(
@@ -103,6 +111,7 @@ def keep_lesson(directory: Path, lesson: Lesson) -> None:
 
     def fill(path: Path) -> None:
         write_examples(path / _PAIRS, lesson.pairs)
+        write_examples(path / _ANCHORS, lesson.anchors)
         lesson.reward.save(path / _REWARD)
         (path / _FIGURES).write_text(lesson.figures.model_dump_json(), encoding="utf-8")
 
@@ -148,7 +157,7 @@ class Teacher:
         reward, judged = fit_reward(said), foretold(said, self.spec.seed)
         z = _length_z([example for example in examples if example.person not in contrary])
         about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
-        pairs = self._ranked(draws, reward, any_length=about_length) + draws.anchors
+        pairs = self._ranked(draws, reward, any_length=about_length)
         found = RewardFigures(
             accuracy=figures.person_bootstrap(figures.accuracy, judged, self.spec.seed),
             p_value=chance_of_luck(everything, self.spec.seed),
@@ -157,10 +166,10 @@ class Teacher:
             length_z=z,
             prompts=len(draws.asked),
             drawn=sum(len(one.options) for one in draws.asked),
-            pairs=len(pairs),
+            pairs=len(pairs) + len(draws.anchors),
             contrary=sorted(contrary),
         )
-        return Lesson(pairs, reward, found)
+        return Lesson(pairs, draws.anchors, reward, found)
 
     def _ranked(self, draws: Draws, reward: Reward, *, any_length: bool) -> list[PairExample]:
         """Return better replies beside worse ones."""

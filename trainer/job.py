@@ -35,6 +35,7 @@ from trainer.progress import ProgressLog
 
 if TYPE_CHECKING:
     from trainer.best_of_n import Lesson
+    from trainer.scoring import Texts
     from trainer.train import Step
 
 EXIT_FAILED = 1
@@ -170,7 +171,8 @@ def run_job(
         lesson = _learn(directory, spec, train, held_out, log)
     taught: dict[str, list[Example]] = {"examples": train}
     if lesson is not None:
-        taught["draws"] = list(lesson.pairs)
+        taught["draws"] = [*lesson.pairs, *lesson.anchors]
+        taught["anchors"] = list(lesson.anchors)
     with _timed(times, "train"):
         metrics = _train(directory, spec, taught, log, resume=resume, checkpoint_s=checkpoint_s)
     parts: dict[str, Any] = {"reference": "base", "preference": None, "systems": {}, "samples": []}
@@ -229,6 +231,7 @@ def _train(
                     number,
                     examples[spec.stages[number].on],
                     log,
+                    plain=examples.get("anchors", []),
                     target=target,
                     before=finished[number - 1] if number else None,
                     resume=resume,
@@ -248,6 +251,7 @@ def _train_stage(
     examples: list[Example],
     log: ProgressLog,
     *,
+    plain: list[Example],
     target: Path,
     before: Path | None,
     resume: bool,
@@ -267,6 +271,7 @@ def _train_stage(
         spec,
         spec.stages[number],
         examples,
+        plain=plain,
         encoder=make_encoder(load_tokenizer(spec), spec.max_length),
         before=before,
         scratch=scratch,
@@ -278,7 +283,8 @@ def _train_stage(
     metrics = dict(trained.metrics)
     if spec.stages[number].keep_known:
         log.write(target.name, fraction=_fraction(spec, number, 1.0), message=_HOW_STRONG)
-        found = choose_strength(trained.model, Texts(load_tokenizer(spec), spec.max_length))
+        texts = Texts(load_tokenizer(spec), spec.max_length)
+        found = choose_strength(trained.model, texts, _prompts(examples, plain, texts))
         weaken_adapter(trained.model, found.value)
         metrics["strength"] = found.as_dict()
 
@@ -288,6 +294,14 @@ def _train_stage(
 
     publish_directory(target, fill)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _prompts(
+    examples: Sequence[Example], plain: Sequence[Example], texts: Texts
+) -> list[list[int]]:
+    """Return the prompts that are people's own, each once, as tokens."""
+    chats = [[turn.model_dump() for turn in one.prompt] for one in examples if one not in plain]
+    return [list(ids) for ids in {tuple(texts.prompt(chat)): None for chat in chats}]
 
 
 def _step_writer(log: ProgressLog, spec: JobSpec, number: int, name: str) -> Callable[[Step], None]:

@@ -36,13 +36,14 @@ _DPO = Stage(method="dpo", loss="sigmoid", learning_rate=5e-5, epochs=1.0)
 _BON = Stage(
     method="dpo",
     loss="sigmoid",
-    learning_rate=4e-4,
+    learning_rate=1.2e-3,
     epochs=1.0,
     beta=0.1,
     batch_size=2,
     on="draws",
     stop_margin=40.0,
     keep_known=True,
+    keep_out=0.9,
 )
 
 

@@ -4,7 +4,8 @@ What an adapter adds to the base can be scaled. Going part of the way back gives
 the base knew than it takes of what was learnt (WiSE-FT, Wortsman et al. 2022), and how far is
 different from run to run. So the greatest strength is looked for at which plain questions are still
 answered as before: those of trainer/tuneset.jsonl that the base itself answers well. No question of
-the keep-set is among them, so that the gate's keep-set stays a test.
+the keep-set is among them, so that the gate's keep-set stays a test. Nor may replies to people's
+own prompts repeat themselves more than the base's do: an adapter that is pushed too far begins to.
 """
 
 from __future__ import annotations
@@ -12,58 +13,89 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from peft.tuners.lora import LoraLayer
 
+from trainer.figures import repeated_share
 from trainer.keepset import MAX_TOKENS, KeepItem, load_items
 from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Systems, Texts
 
 TUNESET = "tuneset.jsonl"
-STRENGTHS = (1.0, 0.7, 0.5, 0.35, 0.25)
-MOST_LOST = 2
+STRENGTHS = (1.4, 1.0, 0.75, 0.6, 0.45, 0.35, 0.25)
+MOST_LOST = 1
 """Questions, of about thirty, that may be lost: some change their answer at any touch."""
+MOST_REPEATED = 0.01
+"""By how much the share of repeated 4-grams may be above the base's."""
+PROMPTS, TOKENS = 32, 64
+"""Of people's prompts, how many are answered to see it, and how long the answers are at most."""
 
 BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """The strength taken, and how many of `asked` questions were lost at each one tried."""
+    """The strength taken, and at each one tried how many of `asked` questions were lost and how
+    much more was repeated than by the base.
+    """
 
     value: float
     asked: int
     lost: dict[float, int]
+    repeated: dict[float, float]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for a report; JSON has no numbers as keys."""
         lost = {str(strength): count for strength, count in self.lost.items()}
-        return {"value": self.value, "asked": self.asked, "lost": lost}
+        repeated = {str(strength): round(rise, 4) for strength, rise in self.repeated.items()}
+        return {"value": self.value, "asked": self.asked, "lost": lost, "repeated": repeated}
 
 
-def choose_strength(model: Any, texts: Texts) -> Strength:
-    """Return the greatest strength at which hardly anything is forgotten, or the least there is.
+def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] = ()) -> Strength:
+    """Return the greatest strength at which hardly anything is forgotten nor more repeated than
+    before, or the least there is.
 
-    `model` is a PeftModel with the candidate active; its weights are left as they are. The greatest
-    too where the base knows none of the answers.
+    `model` is a PeftModel with the candidate active; its weights are left as they are. `prompts`
+    are people's own, as token ids; the first PROMPTS are answered. The greatest too where the base
+    knows none of the answers and there are no prompts.
     """
     systems = Systems(model.eval())
     items = load_items(TUNESET)
     good = _answers(systems, "base", texts, items)
     known = [item for item, answered in zip(items, good, strict=True) if answered]
+    before = _repetition(systems, "base", prompts[:PROMPTS], texts)
     lost: dict[float, int] = {}
+    repeated: dict[float, float] = {}
     strongest, weakest = 0, len(STRENGTHS) - 1
     while strongest < weakest:  # what is lost grows with the strength, so half are left each time
         place = (strongest + weakest) // 2
-        with _scaled(model, STRENGTHS[place]):
-            answered = _answers(systems, "candidate", texts, known)
-        lost[STRENGTHS[place]] = answered.count(False)
-        if lost[STRENGTHS[place]] <= MOST_LOST:
+        strength = STRENGTHS[place]
+        with _scaled(model, strength):
+            lost[strength] = _answers(systems, "candidate", texts, known).count(False)
+            after = _repetition(systems, "candidate", prompts[:PROMPTS], texts)
+        repeated[strength] = after - before
+        if lost[strength] <= MOST_LOST and repeated[strength] <= MOST_REPEATED:
             weakest = place
         else:
             strongest = place + 1
-    return Strength(STRENGTHS[weakest], len(known), lost)
+    return Strength(STRENGTHS[weakest], len(known), lost, repeated)
+
+
+def _repetition(
+    systems: Systems, system: System, prompts: Sequence[Sequence[int]], texts: Texts
+) -> float:
+    """Return the mean share of repeated 4-grams of replies as people get them, 0 without any."""
+    drawing = Drawing(
+        end_ids=frozenset({texts.end_id}),
+        max_tokens=TOKENS,
+        temperature=0.7,
+        top_p=0.95,
+        batch=BATCH,
+    )
+    drawn = draw_replies(systems, system, prompts, drawing) if prompts else []
+    return fmean(repeated_share(reply.token_ids) for reply in drawn) if drawn else 0.0
 
 
 def _answers(

@@ -38,9 +38,11 @@ from core.manifest import WEIGHTS
 from trainer.batches import Order, Row, order_rows
 from trainer.checkpoints import KEPT, CheckpointEvery, newest_whole_checkpoint
 from trainer.forward import PackedForward, quick_forward
+from trainer.keep_out import KeepOut, plain_directions
 from trainer.model import choose_device, load_base, lora_config
 from trainer.recipes import Unpaired, imitable, pairs, unpaired
 from trainer.reference import use_base_as_reference
+from trainer.scoring import Scored
 from trainer.tokens import Encoder
 
 WARM_UP = 0.1
@@ -79,6 +81,7 @@ def train_stage(
     stage: Stage,
     examples: Sequence[Example],
     *,
+    plain: Sequence[Example] = (),
     encoder: Encoder,
     before: Path | None,
     scratch: Path,
@@ -87,7 +90,7 @@ def train_stage(
     on_step: Callable[[Step], None],
 ) -> Trained:
     """Train one stage from the adapter in `before` (None: fresh), keeping checkpoints in
-    `scratch`."""
+    `scratch`; `plain` are the questions that it is kept out of where the stage says so."""
     data = _DATA[stage.method](examples, encoder)
     if not data.rows:
         raise InvalidInput(f"stage {stage.method}: none of the {len(examples)} examples is for it")
@@ -102,6 +105,10 @@ def train_stage(
     enough = stage.stop_margin and stage.beta * stage.stop_margin
     watch = _Watch(on_step, enough or math.inf)
     trainer.add_callback(watch)
+    if stage.keep_out is not None and plain:
+        rows = _chosen(plain, encoder)
+        directions = plain_directions(trainer.model, rows, stage.keep_out, spec.seed)
+        trainer.add_callback(KeepOut(trainer.model, directions))
     trainer.add_callback(CheckpointEvery(checkpoint_s))
     checkpoint = newest_whole_checkpoint(scratch) if resume else None
     began = time.monotonic()
@@ -159,6 +166,16 @@ def _dpo_data(examples: Sequence[Example], encoder: Encoder) -> _Data:
         features.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
         rows.append(Row(index, True, len(prompt) + longest, pair.weight))
     return _Data(features, rows)
+
+
+def _chosen(examples: Sequence[Example], encoder: Encoder) -> list[Scored]:
+    """Return the better texts of pairs as tokens."""
+    found = []
+    for pair in pairs(examples):
+        reply = encoder.completion(pair.chosen, complete=pair.chosen_complete)
+        prompt = encoder.prompt(pair.prompt, room=encoder.max_length - len(reply))
+        found.append(Scored(prompt, reply))
+    return found
 
 
 _DATA: dict[str, Callable[[Sequence[Example], Encoder], _Data]] = {

@@ -57,7 +57,7 @@ def test_an_adapter_that_changes_nothing_keeps_its_whole_strength(
 ) -> None:
     """Nothing is lost at any strength tried, so the greatest is taken."""
     found = choose_strength(*world(tiny_model, 0.0))
-    assert (found.value, found.asked, set(found.lost.values())) == (1.0, 8, {0})
+    assert (found.value, found.asked, set(found.lost.values())) == (STRENGTHS[0], 8, {0})
 
 
 def test_an_adapter_that_forgets_is_weakened_as_far_as_it_goes(
@@ -67,7 +67,7 @@ def test_an_adapter_that_forgets_is_weakened_as_far_as_it_goes(
     model, texts = world(tiny_model, 50.0)
     found = choose_strength(model, texts)
     assert found.value == STRENGTHS[-1]
-    assert list(found.lost) == [0.5, 0.35]
+    assert list(found.lost) == [0.6, 0.35]
     assert min(found.lost.values()) > strength.MOST_LOST
 
 
@@ -98,4 +98,17 @@ def test_the_questions_are_neither_in_the_keep_set_nor_trained_on() -> None:
 def test_a_base_that_knows_nothing_leaves_the_adapter_as_strong_as_it_is(tiny_model: Path) -> None:
     """The tiny base answers none of the real questions: nothing can be lost."""
     found = choose_strength(*world(tiny_model, 1.0))
-    assert (found.value, found.asked) == (1.0, 0)
+    assert (found.value, found.asked) == (STRENGTHS[0], 0)
+
+
+def test_an_adapter_that_repeats_itself_is_weakened(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny base knows nothing that could be lost; what its replies repeat decides alone."""
+    model, texts = world(tiny_model, 1.0)
+    monkeypatch.setattr(strength, "MOST_REPEATED", -1.0)
+    prompts = [texts.prompt([{"role": "user", "content": f"Tell me {n}"}]) for n in range(4)]
+    found = choose_strength(model, texts, prompts)
+    assert (found.value, found.asked) == (STRENGTHS[-1], 0)
+    assert found.repeated.keys() == found.lost.keys() == {0.6, 0.35}
+    assert all(abs(rise) < 1 for rise in found.repeated.values())

@@ -1,0 +1,116 @@
+"""An adapter kept out of what plain questions use: it learns, and says nothing there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import get_peft_model
+
+from core.jobs import ChatMessage, PairExample, Stage
+from tests.trainer.rows import DPO, job_spec
+from trainer.keep_out import Directions, KeepOut, plain_directions
+from trainer.model import load_base, load_tokenizer, lora_config
+from trainer.scoring import Scored
+from trainer.tokens import make_encoder
+from trainer.train import Trained, train_stage
+
+PLAIN = ("What is 2 plus 2?", "Who painted it?", "Name a colour.")
+
+
+def pair(prompt: str, chosen: str, rejected: str) -> PairExample:
+    """Two replies to a prompt."""
+    return PairExample(
+        feedback_ids=[],
+        person="p",
+        at="",
+        prompt=[ChatMessage(role="user", content=prompt)],
+        chosen=chosen,
+        rejected=rejected,
+    )
+
+
+def rows(count: int = 3) -> list[Scored]:
+    """Texts of a few tokens."""
+    return [Scored([5 + place, 9, 12], [7, 3 + place]) for place in range(count)]
+
+
+def directions(tiny_model: Path, share: float) -> tuple[torch.nn.Module, Directions]:
+    """A tiny base with a fresh adapter, and what plain texts use of it."""
+    spec = job_spec(tiny_model, DPO)
+    model = get_peft_model(load_base(spec), lora_config(spec))
+    return model, plain_directions(model, rows(), share, seed=0)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_basis_holds_the_share_it_is_asked_for(tiny_model: Path, share: float) -> None:
+    """Orthonormal, one for each layer with a LoRA, and larger for a larger share."""
+    _, found = directions(tiny_model, share)
+    _, all_of_it = directions(tiny_model, 0.999)
+    for name, basis in found.items():
+        assert torch.allclose(basis.T @ basis, torch.eye(basis.shape[1]), atol=1e-4), name
+        assert basis.shape[1] < all_of_it[name].shape[1]
+    assert {"q_proj", "o_proj", "down_proj"} <= {name.rpartition(".")[2] for name in found}
+
+
+def test_weights_and_gradients_are_held_at_right_angles(tiny_model: Path) -> None:
+    """What is put in along the directions is taken out before a step and after it."""
+    model, found = directions(tiny_model, 0.9)
+    name, basis = next(iter(found.items()))
+    weight = dict(model.named_modules())[name].lora_A["default"].weight
+    held = KeepOut(model, found)
+    assert (weight @ basis).abs().max() < 1e-5
+    weight.grad = torch.ones_like(weight)
+    held.on_pre_optimizer_step(None, None, None)
+    assert (weight.grad @ basis).abs().max() < 1e-4
+    assert weight.grad.abs().max() > 0.01
+    weight.data.add_(1.0)
+    held.on_step_end(None, None, None)
+    assert (weight @ basis).abs().max() < 1e-4
+
+
+def test_a_stage_that_is_kept_out_learns_without_touching_plain_questions(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """On what it was kept out of, it changes far less than a stage that was not."""
+    free, kept = (train(tiny_model, tmp_path / str(share), share) for share in (None, 0.999))
+    assert change(kept, tiny_model) < 0.2 * change(free, tiny_model)
+    assert kept.metrics["last_margin"] > 0
+
+
+def train(tiny_model: Path, scratch: Path, share: float | None) -> Trained:
+    """One DPO stage on a few pairs."""
+    stage = Stage(
+        method="dpo",
+        loss="sigmoid",
+        learning_rate=5e-3,
+        epochs=4.0,
+        batch_size=2,
+        keep_out=share,
+    )
+    spec = job_spec(tiny_model, stage)
+    return train_stage(
+        spec,
+        stage,
+        [pair(f"Tell me about {n}", f"Yes {n}!", f"No, {n} is bad.") for n in range(6)],
+        plain=[pair(prompt, "Four.", "Five.") for prompt in PLAIN],
+        encoder=make_encoder(load_tokenizer(spec), spec.max_length),
+        before=None,
+        scratch=scratch,
+        resume=False,
+        checkpoint_s=999,
+        on_step=lambda step: None,
+    )
+
+
+def change(trained: Trained, tiny_model: Path) -> float:
+    """How far the adapter moves the logits of a plain question."""
+    encoder = make_encoder(load_tokenizer(job_spec(tiny_model, DPO)), 256)
+    ids = torch.tensor([encoder.prompt([ChatMessage(role="user", content=PLAIN[0])], room=99)])
+    model = trained.model.eval()
+    with torch.inference_mode():
+        own = model(input_ids=ids).logits
+        with model.disable_adapter():
+            base = model(input_ids=ids).logits
+    return float((own - base).abs().mean())
