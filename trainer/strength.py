@@ -5,15 +5,16 @@ the base knew than it takes of what was learnt (WiSE-FT, Wortsman et al. 2022), 
 different from run to run. So the greatest strength is looked for at which plain questions are still
 answered as before: those of trainer/tuneset.jsonl that the base itself answers well. No question of
 the keep-set is among them, so that the gate's keep-set stays a test. Nor may replies to people's
-own prompts repeat themselves more than the base's do: an adapter that is pushed too far begins to.
+own prompts repeat themselves more than the base's do, nor be of another length altogether: an
+adapter that is pushed too far begins to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from statistics import fmean
+from dataclasses import asdict, dataclass
+from statistics import fmean, median
 from typing import Any
 
 from peft.tuners.lora import LoraLayer
@@ -29,6 +30,8 @@ MOST_LOST = 1
 """Questions, of about thirty, that may be lost: some change their answer at any touch."""
 MOST_REPEATED = 0.01
 """By how much the share of repeated 4-grams may be above the base's."""
+MOST_STRETCHED = 2.5
+"""The factor by which the median length may change, either way."""
 PROMPTS, TOKENS = 32, 64
 """Of people's prompts, how many are answered to see it, and how long the answers are at most."""
 
@@ -36,26 +39,42 @@ BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Strength:
-    """The strength taken, and at each one tried how many of `asked` questions were lost and how
-    much more was repeated than by the base.
+class Cost:
+    """What a strength costs: questions `lost`, by how much the share of repeated 4-grams rises
+    above the base's, and the median length as a multiple of the base's.
     """
+
+    lost: int
+    repeated: float
+    stretched: float
+
+    @property
+    def bearable(self) -> bool:
+        """Whether it may be paid."""
+        stretched = max(self.stretched, 1 / self.stretched)
+        return (
+            self.lost <= MOST_LOST
+            and self.repeated <= MOST_REPEATED
+            and stretched <= MOST_STRETCHED
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """The strength taken, how many questions were asked, and what each strength tried did."""
 
     value: float
     asked: int
-    lost: dict[float, int]
-    repeated: dict[float, float]
+    tried: dict[float, Cost]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for a report; JSON has no numbers as keys."""
-        lost = {str(strength): count for strength, count in self.lost.items()}
-        repeated = {str(strength): round(rise, 4) for strength, rise in self.repeated.items()}
-        return {"value": self.value, "asked": self.asked, "lost": lost, "repeated": repeated}
+        tried = {str(strength): asdict(cost) for strength, cost in self.tried.items()}
+        return {"value": self.value, "asked": self.asked, "tried": tried}
 
 
 def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] = ()) -> Strength:
-    """Return the greatest strength at which hardly anything is forgotten nor more repeated than
-    before, or the least there is.
+    """Return the greatest strength whose cost is bearable, or the least there is.
 
     `model` is a PeftModel with the candidate active; its weights are left as they are. `prompts`
     are people's own, as token ids; the first PROMPTS are answered. The greatest too where the base
@@ -65,28 +84,36 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
     items = load_items(TUNESET)
     good = _answers(systems, "base", texts, items)
     known = [item for item, answered in zip(items, good, strict=True) if answered]
-    before = _repetition(systems, "base", prompts[:PROMPTS], texts)
-    lost: dict[float, int] = {}
-    repeated: dict[float, float] = {}
+    before = _talk(systems, "base", prompts[:PROMPTS], texts)
+    tried: dict[float, Cost] = {}
     strongest, weakest = 0, len(STRENGTHS) - 1
     while strongest < weakest:  # what is lost grows with the strength, so half are left each time
         place = (strongest + weakest) // 2
         strength = STRENGTHS[place]
         with _scaled(model, strength):
-            lost[strength] = _answers(systems, "candidate", texts, known).count(False)
-            after = _repetition(systems, "candidate", prompts[:PROMPTS], texts)
-        repeated[strength] = after - before
-        if lost[strength] <= MOST_LOST and repeated[strength] <= MOST_REPEATED:
+            lost = _answers(systems, "candidate", texts, known).count(False)
+            after = _talk(systems, "candidate", prompts[:PROMPTS], texts)
+        rise = round(after.repeated - before.repeated, 4)
+        tried[strength] = Cost(lost, rise, round(after.length / before.length, 2))
+        if tried[strength].bearable:
             weakest = place
         else:
             strongest = place + 1
-    return Strength(STRENGTHS[weakest], len(known), lost, repeated)
+    return Strength(STRENGTHS[weakest], len(known), tried)
 
 
-def _repetition(
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """Replies as people get them: mean share of repeated 4-grams, median tokens."""
+
+    repeated: float
+    length: float
+
+
+def _talk(
     systems: Systems, system: System, prompts: Sequence[Sequence[int]], texts: Texts
-) -> float:
-    """Return the mean share of repeated 4-grams of replies as people get them, 0 without any."""
+) -> _Talk:
+    """Draw a reply to each prompt; without any nothing is repeated and all is one token long."""
     drawing = Drawing(
         end_ids=frozenset({texts.end_id}),
         max_tokens=TOKENS,
@@ -94,8 +121,10 @@ def _repetition(
         top_p=0.95,
         batch=BATCH,
     )
-    drawn = draw_replies(systems, system, prompts, drawing) if prompts else []
-    return fmean(repeated_share(reply.token_ids) for reply in drawn) if drawn else 0.0
+    if not prompts:
+        return _Talk(0.0, 1.0)
+    said = [reply.token_ids for reply in draw_replies(systems, system, prompts, drawing)]
+    return _Talk(fmean(map(repeated_share, said)), max(1.0, median(map(len, said))))
 
 
 def _answers(

@@ -14,7 +14,7 @@ from trainer import strength
 from trainer.keepset import KeepItem, load_items, load_keepset
 from trainer.model import load_base, load_tokenizer, lora_config, weaken_adapter
 from trainer.scoring import Systems, Texts
-from trainer.strength import STRENGTHS, TUNESET, choose_strength
+from trainer.strength import STRENGTHS, TUNESET, Cost, choose_strength
 
 
 def world(tiny_model: Path, size: float) -> tuple[PeftModel, Texts]:
@@ -57,7 +57,11 @@ def test_an_adapter_that_changes_nothing_keeps_its_whole_strength(
 ) -> None:
     """Nothing is lost at any strength tried, so the greatest is taken."""
     found = choose_strength(*world(tiny_model, 0.0))
-    assert (found.value, found.asked, set(found.lost.values())) == (STRENGTHS[0], 8, {0})
+    assert (found.value, found.asked, {cost.lost for cost in found.tried.values()}) == (
+        STRENGTHS[0],
+        8,
+        {0},
+    )
 
 
 def test_an_adapter_that_forgets_is_weakened_as_far_as_it_goes(
@@ -67,8 +71,8 @@ def test_an_adapter_that_forgets_is_weakened_as_far_as_it_goes(
     model, texts = world(tiny_model, 50.0)
     found = choose_strength(model, texts)
     assert found.value == STRENGTHS[-1]
-    assert list(found.lost) == [0.6, 0.35]
-    assert min(found.lost.values()) > strength.MOST_LOST
+    assert list(found.tried) == [0.6, 0.35]
+    assert min(cost.lost for cost in found.tried.values()) > strength.MOST_LOST
 
 
 def test_trying_strengths_is_what_weakening_does(
@@ -110,5 +114,12 @@ def test_an_adapter_that_repeats_itself_is_weakened(
     prompts = [texts.prompt([{"role": "user", "content": f"Tell me {n}"}]) for n in range(4)]
     found = choose_strength(model, texts, prompts)
     assert (found.value, found.asked) == (STRENGTHS[-1], 0)
-    assert found.repeated.keys() == found.lost.keys() == {0.6, 0.35}
-    assert all(abs(rise) < 1 for rise in found.repeated.values())
+    assert all(abs(cost.repeated) < 1 for cost in found.tried.values())
+
+
+def test_a_cost_is_bearable_within_all_three_bounds() -> None:
+    """One question, a hundredth more repeated, two and a half times as long or short."""
+    assert Cost(1, 0.01, 1.0).bearable
+    assert Cost(0, -0.2, 0.4).bearable
+    assert Cost(0, 0.0, 2.5).bearable
+    assert not any(c.bearable for c in (Cost(2, 0, 1), Cost(0, 0.02, 1), Cost(0, 0, 0.39)))
