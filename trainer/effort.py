@@ -17,7 +17,7 @@ from trainer.model import choose_device
 class Effort:
     """Up to `prompts` of people's prompts are answered `draws` times each, more often where that
     gives fewer than `fewest` replies; the `pairs` furthest apart are learnt from, beside `anchors`
-    plain questions.
+    plain questions. `heard` prompts are answered anew at each strength that is tried.
     """
 
     prompts: int
@@ -25,14 +25,15 @@ class Effort:
     fewest: int
     pairs: int
     anchors: int
+    heard: int
 
     def times_each(self, prompts: int) -> int:
         """Return how often each of so many prompts is answered."""
         return max(self.draws, round(self.fewest / prompts))
 
 
-CPU = Effort(prompts=96, draws=4, fewest=192, pairs=48, anchors=32)
-GPU = Effort(prompts=512, draws=17, fewest=768, pairs=90, anchors=56)
+CPU = Effort(prompts=96, draws=4, fewest=192, pairs=48, anchors=32, heard=16)
+GPU = Effort(prompts=512, draws=17, fewest=768, pairs=90, anchors=56, heard=64)
 
 
 def effort_of(spec: JobSpec) -> Effort:
@@ -44,6 +45,7 @@ def effort_of(spec: JobSpec) -> Effort:
         fewest=usual.fewest if spec.draws is None else 0,
         pairs=_or(spec.ranked_pairs, usual.pairs),
         anchors=_or(spec.anchors, usual.anchors),
+        heard=usual.heard,
     )
 
 

@@ -284,7 +284,7 @@ def _train_stage(
     if spec.stages[number].keep_known:
         log.write(target.name, fraction=_fraction(spec, number, 1.0), message=_HOW_STRONG)
         texts = Texts(load_tokenizer(spec), spec.max_length)
-        found = choose_strength(trained.model, texts, _prompts(examples, plain, texts))
+        found = choose_strength(trained.model, texts, _prompts(spec, examples, plain, texts))
         weaken_adapter(trained.model, found.value)
         metrics["strength"] = found.as_dict()
 
@@ -297,11 +297,14 @@ def _train_stage(
 
 
 def _prompts(
-    examples: Sequence[Example], plain: Sequence[Example], texts: Texts
+    spec: JobSpec, examples: Sequence[Example], plain: Sequence[Example], texts: Texts
 ) -> list[list[int]]:
-    """Return the prompts that are people's own, each once, as tokens."""
+    """Return some of the prompts that are people's own, each once, as tokens."""
+    from trainer.effort import effort_of
+
     chats = [[turn.model_dump() for turn in one.prompt] for one in examples if one not in plain]
-    return [list(ids) for ids in {tuple(texts.prompt(chat)): None for chat in chats}]
+    found = {tuple(texts.prompt(chat)): None for chat in chats}
+    return [list(ids) for ids in found][: effort_of(spec).heard]
 
 
 def _step_writer(log: ProgressLog, spec: JobSpec, number: int, name: str) -> Callable[[Step], None]:

@@ -28,12 +28,12 @@ TUNESET = "tuneset.jsonl"
 STRENGTHS = (1.4, 1.0, 0.75, 0.6, 0.45, 0.35, 0.25)
 MOST_LOST = 1
 """Questions, of about thirty, that may be lost: some change their answer at any touch."""
-MOST_REPEATED = 0.01
+MOST_REPEATED = 0.02
 """By how much the share of repeated 4-grams may be above the base's."""
 MOST_STRETCHED = 2.5
 """The factor by which the median length may change, either way."""
-PROMPTS, TOKENS = 32, 64
-"""Of people's prompts, how many are answered to see it, and how long the answers are at most."""
+TOKENS = 48
+"""How long the replies to people's prompts are at most that show it."""
 
 BATCH = 64
 
@@ -77,14 +77,14 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
     """Return the greatest strength whose cost is bearable, or the least there is.
 
     `model` is a PeftModel with the candidate active; its weights are left as they are. `prompts`
-    are people's own, as token ids; the first PROMPTS are answered. The greatest too where the base
+    are people's own, as token ids. The greatest too where the base
     knows none of the answers and there are no prompts.
     """
     systems = Systems(model.eval())
     items = load_items(TUNESET)
     good = _answers(systems, "base", texts, items)
     known = [item for item, answered in zip(items, good, strict=True) if answered]
-    before = _talk(systems, "base", prompts[:PROMPTS], texts)
+    before = _talk(systems, "base", prompts, texts)
     tried: dict[float, Cost] = {}
     strongest, weakest = 0, len(STRENGTHS) - 1
     while strongest < weakest:  # what is lost grows with the strength, so half are left each time
@@ -92,7 +92,7 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
         strength = STRENGTHS[place]
         with _scaled(model, strength):
             lost = _answers(systems, "candidate", texts, known).count(False)
-            after = _talk(systems, "candidate", prompts[:PROMPTS], texts)
+            after = _talk(systems, "candidate", prompts, texts)
         rise = round(after.repeated - before.repeated, 4)
         tried[strength] = Cost(lost, rise, round(after.length / before.length, 2))
         if tried[strength].bearable:

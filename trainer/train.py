@@ -108,7 +108,7 @@ def train_stage(
     if stage.keep_out is not None and plain:
         rows = _chosen(plain, encoder)
         directions = plain_directions(trainer.model, rows, stage.keep_out, spec.seed)
-        trainer.add_callback(KeepOut(trainer.model, directions))
+        trainer.add_callback(KeepOut(trainer.model, directions, stage.keep_out))
     trainer.add_callback(CheckpointEvery(checkpoint_s))
     checkpoint = newest_whole_checkpoint(scratch) if resume else None
     began = time.monotonic()

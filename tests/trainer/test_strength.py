@@ -118,8 +118,8 @@ def test_an_adapter_that_repeats_itself_is_weakened(
 
 
 def test_a_cost_is_bearable_within_all_three_bounds() -> None:
-    """One question, a hundredth more repeated, two and a half times as long or short."""
-    assert Cost(1, 0.01, 1.0).bearable
+    """One question, two hundredths more repeated, two and a half times as long or short."""
+    assert Cost(1, 0.02, 1.0).bearable
     assert Cost(0, -0.2, 0.4).bearable
     assert Cost(0, 0.0, 2.5).bearable
-    assert not any(c.bearable for c in (Cost(2, 0, 1), Cost(0, 0.02, 1), Cost(0, 0, 0.39)))
+    assert not any(c.bearable for c in (Cost(2, 0, 1), Cost(0, 0.03, 1), Cost(0, 0, 0.39)))
