@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class EngineElsewhere(ABC):
             limits=httpx.Limits(max_connections=None),  # the bound on replies is the only one
             trust_env=False,
         )
-        self._writing: dict[asyncio.Task[None], ReplyStream] = {}
+        self._writing: dict[RemoteReply, asyncio.Task[None]] = {}
         self._stopped: EngineStopped | None = EngineStopped("the engine is not started yet")
         self._tokens = self._replies = 0
 
@@ -73,12 +73,13 @@ class EngineElsewhere(ABC):
         """End what is being written and the connections. Idempotent."""
         if self._stopped is None:
             self._stopped = EngineStopped("the engine is closed")
-        for task in self._writing:
+        running = list(self._writing.values())
+        for task in running:
             task.cancel()
-        await asyncio.gather(*self._writing, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         await self._http.aclose()
 
-    async def set_threads(self, threads: int) -> None:
+    async def set_threads(self, threads: int) -> None:  # noqa: B027 - that is the whole answer
         """Do nothing: the far side's cores are its own."""
 
     @property
@@ -99,6 +100,10 @@ class EngineElsewhere(ABC):
     # -- what a subclass says
 
     @abstractmethod
+    async def look(self) -> str:
+        """See that the far side is what it must be, and say what was found. Raises ModelError."""
+
+    @abstractmethod
     def _names(self) -> tuple[str, ...]:
         """Return the adapters that new replies may use, sorted."""
 
@@ -106,11 +111,9 @@ class EngineElsewhere(ABC):
     def _begin(self, request: GenerationRequest, seed: int) -> RemoteReply:
         """Return the reply that is to be asked for; raises UnknownAdapter."""
 
-    def _end(self, reply: RemoteReply) -> None:
-        """Hear of the end of a reply that was begun."""
-
-    def _failed(self, reply: RemoteReply, error: ThumbtuneError) -> None:
-        """Hear why a reply fails, before whoever waits for it."""
+    @abstractmethod
+    def _end(self, reply: RemoteReply, fault: ThumbtuneError | None) -> None:
+        """Hear of the end of a reply that was begun, before whoever waits for it."""
 
     # -- replies
 
@@ -129,11 +132,20 @@ class EngineElsewhere(ABC):
         stream = ReplyStream(lambda: None)
         task = asyncio.create_task(self._write(reply, stream), name="remote-reply")
         stream.on_cancel(task.cancel)
-        self._writing[task] = stream
-        task.add_done_callback(lambda done: self._ended(done, reply, stream))
+        self._writing[reply] = task
+        task.add_done_callback(lambda _: self._unbegun(reply, stream))
         return stream
 
     async def _write(self, reply: RemoteReply, stream: ReplyStream) -> None:
+        fault = await self._outcome(reply, stream)
+        self._ended(reply, fault)  # before anybody hears of it
+        if fault:
+            stream.fail(fault)
+        else:
+            stream.finish(reply.result())
+
+    async def _outcome(self, reply: RemoteReply, stream: ReplyStream) -> ThumbtuneError | None:
+        """Read a reply to its end; return why there is none."""
         allowed = reply.request.deadline_s or self._settings.deadline_s
         try:
             async with asyncio.timeout(allowed):
@@ -143,14 +155,11 @@ class EngineElsewhere(ABC):
         except asyncio.CancelledError:
             reply.reason = "cancelled"  # by whoever asked, or by close: the stream must end
         except ThumbtuneError as error:
-            self._failed(reply, error)
-            stream.fail(error)
-            return
+            return error
         except Exception as error:  # whatever it is, whoever waits must hear of it
             log.exception("%s answers what is not understood", self._url)
-            stream.fail(EngineStopped(f"{self._url} answers what is not understood: {error!r}"))
-            return
-        stream.finish(reply.result())
+            return EngineStopped(f"{self._url} answers what is not understood: {error!r}")
+        return None
 
     async def _read(self, reply: RemoteReply, stream: ReplyStream) -> None:
         """Read the reply, from a second connection if the first brought nothing."""
@@ -169,29 +178,38 @@ class EngineElsewhere(ABC):
         async with self._http.stream("POST", url, json=reply.body(), timeout=patience) as answer:
             if answer.status_code != httpx.codes.OK:
                 await answer.aread()
-                raise refusal(self._url, answer)
-            async for line in answer.aiter_lines():
+                raise self._refusal(answer)
+            async for line in _lines(answer):
                 stream.add(reply.take(line))
         if not reply.whole:
             raise httpx.RemoteProtocolError("the stream ended early")
 
-    def _ended(self, task: asyncio.Task[None], reply: RemoteReply, stream: ReplyStream) -> None:
-        self._writing.pop(task, None)
+    def _ended(self, reply: RemoteReply, fault: ThumbtuneError | None) -> None:
+        self._writing.pop(reply, None)
         self._replies += 1
         self._tokens += reply.tokens
-        if task.cancelled():  # before its first step, so that it could not say so itself
+        self._end(reply, fault)
+
+    def _unbegun(self, reply: RemoteReply, stream: ReplyStream) -> None:
+        """End a reply that was cancelled before its task's first step: it could not do so."""
+        if reply in self._writing:
             reply.reason = "cancelled"
+            self._ended(reply, None)
             stream.finish(reply.result())
-        self._end(reply)
 
     # -- calls
 
     async def _call(
-        self, method: str, path: str, body: Callable[[], dict[str, Any]] = dict
+        self,
+        method: str,
+        path: str,
+        body: Callable[[], dict[str, Any]] = dict,
+        *,
+        ours: tuple[int, ...] = _OURS,
     ) -> httpx.Response:
         """Call the far side; a lost connection is tried again. Raises a ThumbtuneError.
 
-        `body` gives what is sent, anew for each try.
+        `body` gives what is sent, anew for each try; `ours` are the statuses the caller reads.
         """
         for pause in (*PAUSES_S, None):
             try:
@@ -201,15 +219,31 @@ class EngineElsewhere(ABC):
                 if pause is None or isinstance(error, httpx.ReadTimeout):
                     raise self._lost(error) from error
                 await asyncio.sleep(pause)
-        if answer.status_code in _OURS:
+        if answer.status_code in ours:
             return answer
-        raise refusal(self._url, answer)
+        raise self._refusal(answer)
+
+    def _refusal(self, answer: httpx.Response) -> ThumbtuneError:
+        """Return what a refusal of the far side means here."""
+        return refusal(self._url, answer)
 
     def _lost(self, error: httpx.TransportError) -> EngineStopped:
         return EngineStopped(
             f"the connection to {self._url} is lost ({str(error) or type(error).__name__}); try "
             f"again in a moment, or look whether {self.program} runs there"
         )
+
+
+async def _lines(answer: httpx.Response) -> AsyncIterator[str]:
+    """Yield the lines of an event stream.
+
+    Only a line feed ends one: httpx's own lines end at U+2028 too, which a reply may hold.
+    """
+    rest = b""
+    async for part in answer.aiter_bytes():
+        *whole, rest = (rest + part).split(b"\n")
+        for line in whole:
+            yield line.rstrip(b"\r").decode("utf-8", "replace")
 
 
 def lora_call(name: str, directory: str | Path) -> dict[str, Any]:

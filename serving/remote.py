@@ -39,6 +39,11 @@ class RemoteEngine(EngineElsewhere):
 
     async def start(self) -> None:
         """See that the far side answers and has the same base. Raises ModelError."""
+        await self.look()
+        self._stopped = None
+
+    async def look(self) -> str:
+        """Do so, and say what was found."""
         try:
             answer = await self._call("GET", "/models")
         except ThumbtuneError as error:
@@ -50,7 +55,7 @@ class RemoteEngine(EngineElsewhere):
                 f"{self._url}: {theirs}, ours is {self.base.sha256[:12]}…; an adapter fits one "
                 "base only: run `thumbtune serve` there with the same [model]"
             )
-        self._stopped = None
+        return f"the same base, {self.base.name}"
 
     # -- replies
 
@@ -62,8 +67,8 @@ class RemoteEngine(EngineElsewhere):
             raise UnknownAdapter(f"adapter {request.adapter!r} is not resident; load it first")
         return RemoteReply(request, seed, self._clock)
 
-    def _failed(self, reply: RemoteReply, error: ThumbtuneError) -> None:
-        if isinstance(error, UnknownAdapter):
+    def _end(self, reply: RemoteReply, fault: ThumbtuneError | None) -> None:
+        if isinstance(fault, UnknownAdapter):
             self._resident.discard(reply.request.adapter)
 
     # -- adapters

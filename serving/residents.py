@@ -70,7 +70,12 @@ class Residents(Generic[ContentT]):
 
     def release(self, adapter: ContentT | None) -> None:
         """Count a reply that has ended."""
-        if adapter is not None and (resident := self._by_name.get(adapter.name)):
+        if adapter is not None:
+            self.release_name(adapter.name)
+
+    def release_name(self, name: str) -> None:
+        """Count the end of a reply by the name of its adapter."""
+        if resident := self._by_name.get(name):
             resident.users -= 1
             resident.changed.set()
 
