@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -30,46 +29,20 @@ from core.errors import (
 from core.files import advisory_lock
 from core.generation import BASE, GenerationRequest
 from core.sections import ServingSettings
-from serving.bare_tokenizer import open_tokenizer, open_whole_tokenizer
-from serving.elsewhere import EngineElsewhere, lora_call
-from serving.prompt import Tokenizer, fit_prompt, render, room_for_prompt
+from serving.elsewhere import EngineElsewhere
+from serving.prompt import fit_prompt, room_for_prompt
 from serving.remote_reply import RemoteReply
 from serving.residents import Residents
 from serving.stream import ReplyStream
-from serving.vllm_check import (
-    Cards,
-    check_base,
-    check_listed,
-    check_reading,
-    fixed_chat,
-    largest_rank,
-    load_fault,
-    probe_answer,
-    read_cards,
-)
+from serving.vllm_check import Cards
 from serving.vllm_places import Placed, Shelf
-from serving.vllm_reply import VllmReply, as_sent, vllm_refusal, vllm_words
+from serving.vllm_reply import VllmReply
+from serving.vllm_server import Known, VllmServer
 
 log = logging.getLogger(__name__)
 FRESH_S = 2.0
 """How long a look at the server's list of models holds."""
-_PROBE_TOKENS = 4
 _LOCK = "vllm.lock"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What was learnt when the server was last looked at."""
-
-    base: str
-    root: str
-    max_tokens: int
-    max_rank: int | None
-
-    def told(self) -> str:
-        """Say it in a line."""
-        rank = f"adapters up to rank {self.max_rank}" if self.max_rank else "adapters"
-        return f"{self.root} as {self.base!r}, {self.max_tokens} tokens, {rank}"
 
 
 class VllmEngine(EngineElsewhere):
@@ -91,7 +64,9 @@ class VllmEngine(EngineElsewhere):
         self._data_dir, self._lora_rank = data_dir, lora_rank
         self._shelf = Shelf(settings, data_dir)
         self._residents: Residents[Placed] = Residents(settings.max_adapters)
-        self._tokenizer: Tokenizer | None = None
+        self._server = VllmServer(
+            self._url, self._call, base=base, settings=settings, shelf=self._shelf
+        )
         self._known: Known | None = None
         self._fingerprint: str | None = None
         self._odd = False
@@ -127,9 +102,9 @@ class VllmEngine(EngineElsewhere):
     async def _sweep(self) -> None:
         """Take out what lies on our shelf: no other process of this data directory runs."""
         try:
-            for called, (root, _) in (await self._cards()).adapters.items():
+            for called, (root, _) in (await self._server.cards()).adapters.items():
                 if self._shelf.holds(root):
-                    await self._unload_there(called)
+                    await self._server.take_out(called)
         except ThumbtuneError as error:
             raise ModelError(str(error)) from error
         await asyncio.to_thread(self._shelf.sweep)
@@ -144,7 +119,7 @@ class VllmEngine(EngineElsewhere):
         if self._known and self._clock() - self._looked_at < FRESH_S:
             return self._known
         if self._looking is None:
-            self._looking = asyncio.create_task(self._look(), name="vllm-look")
+            self._looking = asyncio.create_task(self._examine(), name="vllm-look")
             self._looking.add_done_callback(self._seen)
         return await asyncio.shield(self._looking)
 
@@ -153,69 +128,26 @@ class VllmEngine(EngineElsewhere):
         if not look.cancelled():
             look.exception()  # whoever waited has heard of it; with nobody waiting it is no news
 
-    async def _look(self) -> Known:
+    async def _examine(self) -> Known:
         """Look whether the server is as it was; where it is not, learn it anew.
 
         Adapters that it has forgotten are loaded again.
         """
-        started, cards = self._clock(), await self._cards()
-        if self._known is None or not self._is_as_known(cards):
-            self._known = None
-            check_base(self._url, cards, self.base, self._settings)
-            await self._compare_reading(cards.base)
-            rank = await self._ask_rank()
-            await self._restore(cards)
-            self._known = Known(cards.base, cards.root, cards.max_tokens, rank)
-        self._looked_at = started
-        return self._known
-
-    def _is_as_known(self, cards: Cards) -> bool:
-        known = self._known
-        return (
-            known is not None
-            and (cards.base, cards.root, cards.max_tokens)
-            == (known.base, known.root, known.max_tokens)
-            and all(cards.has(p.called, p.there) for p in self._residents.all())
-        )
+        started, cards = self._clock(), await self._server.cards()
+        known, residents = self._known, self._residents.all()
+        if known and known.fits(cards) and all(cards.has(p.called, p.there) for p in residents):
+            self._looked_at = started
+            return known
+        self._known = None
+        known = await self._server.learn(cards, self._lora_rank)
+        await self._restore(cards)
+        self._known, self._looked_at = known, started
+        return known
 
     def _doubt(self, known: Known | None) -> None:
         """Look at the server again before the next reply, unless somebody did meanwhile."""
         if self._known is known:
             self._known = None
-
-    async def _cards(self) -> Cards:
-        return read_cards(self._url, await self._call("GET", "/models"))
-
-    async def _compare_reading(self, model: str) -> None:
-        """See that a fixed chat becomes the same tokens there.
-
-        A difference counts only where the tokenizer that training uses says so too.
-        """
-        quick = self._tokenizer
-        if quick is None:
-            quick = await asyncio.to_thread(open_tokenizer, self.base)
-        chat = fixed_chat(quick)
-        theirs = await self._probe(model, as_sent(chat))
-        if render(quick, chat) != theirs:
-            quick = await asyncio.to_thread(open_whole_tokenizer, self.base)
-            check_reading(self._url, render(quick, chat), theirs, quick)
-        self._tokenizer = quick
-
-    async def _ask_rank(self) -> int | None:
-        with self._shelf.marker() as there:
-            answer = await self._load_there(f"probe-{Path(there).name}", there)
-        return largest_rank(self._url, there, self._lora_rank, answer)
-
-    async def _probe(self, model: str, messages: list[dict[str, str]]) -> tuple[int, ...]:
-        """Let a model write a few tokens, greedily; return the tokens it read."""
-        body = {
-            "model": model, "messages": messages, "temperature": 0.0, "return_token_ids": True,
-            "max_tokens": _PROBE_TOKENS,
-        }  # fmt: skip
-        answer = await self._call("POST", "/chat/completions", lambda: {"json": body})
-        if answer.is_error:
-            raise self._refusal(answer)
-        return probe_answer(self._url, model, answer)
 
     async def _restore(self, cards: Cards) -> None:
         """Load what the server has forgotten; one that it refuses now is left out."""
@@ -224,10 +156,11 @@ class VllmEngine(EngineElsewhere):
                 continue
             log.info("vLLM has forgotten %s; it is loaded again", placed.name)
             try:
-                again = await self._put(placed.name, placed.source)
-                await self._bring(again)
+                await self._server.bring(await self._put(placed.name, placed.source))
             except ThumbtuneError as error:  # the others speak on; its own replies say so
                 log.error("it cannot be loaded now: %s", error)
+            if placed not in self._residents.all():  # taken out meanwhile
+                await self._take_out(placed)
 
     # -- replies
 
@@ -283,10 +216,10 @@ class VllmEngine(EngineElsewhere):
         if reply.request.adapter == BASE:
             reply.model = known.base
         if reply.prompt is None:
-            assert self._tokenizer is not None  # noqa: S101 - set by _meet
+            tokenizer, messages = self._server.tokenizer, reply.request.messages
+            assert tokenizer is not None  # noqa: S101 - the look has set it
             room = room_for_prompt(reply.max_context, reply.request.sampling.max_tokens)
-            messages = reply.request.messages
-            reply.prompt = await asyncio.to_thread(fit_prompt, self._tokenizer, messages, room)
+            reply.prompt = await asyncio.to_thread(fit_prompt, tokenizer, messages, room)
         return known
 
     # -- adapters
@@ -311,7 +244,7 @@ class VllmEngine(EngineElsewhere):
         await self._meet()
         if placed in self._residents.all() and name in self._residents.names():
             return
-        await self._bring(placed)
+        await self._server.bring(placed)
         try:
             evicted = self._residents.add(placed)
         except (AdapterRefused, AdaptersFull):
@@ -339,34 +272,14 @@ class VllmEngine(EngineElsewhere):
     async def _put(self, name: str, directory: Path) -> Placed:
         return await asyncio.to_thread(self._shelf.put, name, directory, self.base.sha256)
 
-    async def _load_there(self, called: str, there: str) -> httpx.Response:
-        return await self._call(
-            "POST",
-            "/load_lora_adapter",
-            lambda: lora_call(called, there),
-            ours=(200, 400, 404, 500),
-        )
-
-    async def _unload_there(self, called: str) -> None:
-        """Take a name out; one that is not there is out."""
-        await self._call("POST", "/unload_lora_adapter", lambda: {"json": {"lora_name": called}})
-
-    async def _bring(self, placed: Placed) -> None:
-        """Load an adapter there, see that it is listed as ours, and let it write."""
-        answer = await self._load_there(placed.called, placed.there)
-        if answer.is_error and "has already been loaded" not in vllm_words(answer):
-            raise load_fault(self._url, placed.name, placed.there, answer)
-        check_listed(self._url, await self._cards(), placed.called, placed.there)
-        await self._probe(placed.called, [{"role": "user", "content": "Hello"}])
-
     async def _take_out(self, placed: Placed) -> None:
         """Take an adapter out there, then remove its copy."""
         try:
-            await self._unload_there(placed.called)
+            await self._server.take_out(placed.called)
         except ThumbtuneError as error:
             log.warning("%s stays loaded at vLLM until the next start: %s", placed.name, error)
             return
         await asyncio.to_thread(self._shelf.remove, placed)
 
     def _refusal(self, answer: httpx.Response) -> ThumbtuneError:
-        return vllm_refusal(self._url, answer)
+        return self._server.refusal(answer)

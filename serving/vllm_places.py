@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from core.errors import EngineStopped
+from core.errors import AdapterRefused, EngineStopped
 from core.files import publish_directory, sweep_temporary
 from core.manifest import (
     CONTENT_FILES,
@@ -80,7 +80,13 @@ class Shelf:
                 f"adapter {name} cannot be copied to {target}: {error.strerror or error}; see that "
                 "serving.vllm_adapters can be written and has room"
             ) from error
-        verify_published(target, name=name, base_sha256=base_sha256)
+        try:
+            verify_published(target, name=name, base_sha256=base_sha256)
+        except AdapterRefused as spoilt:  # the version itself is sound
+            raise EngineStopped(
+                f"adapter {name}: its copy for vLLM was changed ({spoilt}); it may be loaded there, "
+                f"so it is not repaired: stop vLLM, remove {target}, start vLLM"
+            ) from spoilt
         return Placed(name, manifest.sha256, directory, target, f"{self.there}/{part}")
 
     def remove(self, placed: Placed) -> None:

@@ -27,7 +27,6 @@ from core.errors import (
 from core.generation import GenerationRequest, Message, Sampling
 from core.manifest import WEIGHTS
 from core.settings import Settings
-from serving import elsewhere
 from serving.remote import RemoteEngine
 from tests.bot.api.conftest import Served, served_by, standstill
 from tests.bot.api.test_serve import running, serving
@@ -39,11 +38,7 @@ from tests.tiny import publish_tiny_adapter
 LONG = GenerationRequest((Message("user", "Hello"),), sampling=Sampling(0.0, max_tokens=400))
 SHORT = replace(LONG, sampling=Sampling(0.0, max_tokens=12))
 
-
-@pytest.fixture(autouse=True)
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait long between tries."""
-    monkeypatch.setattr(elsewhere, "PAUSES_S", (0.05, 0.1))
+pytestmark = pytest.mark.usefixtures("hasty")
 
 
 @pytest.fixture

@@ -192,10 +192,10 @@ async def test_tokens_of_a_chat_are_told_in_two_places(
     assert tokens["tokens"] == told["prompt_token_ids"] and tokens["max_model_len"] == 512
 
 
-async def test_a_name_lives_on_in_running_replies_and_weights_are_read_again(
+async def test_a_name_lives_on_in_running_replies(
     double: VllmDouble, adapters: dict[str, Path], http: httpx.AsyncClient
 ) -> None:
-    """An unloaded name's stream goes on to its end; a directory that went kills the engine."""
+    """An unloaded name's stream goes on to its end."""
     name, directory = next(iter(adapters.items()))
     await load(http, name, directory)
     double.faults.going.clear()
