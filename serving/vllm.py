@@ -244,8 +244,8 @@ class VllmEngine(EngineElsewhere):
         await self._meet()
         if placed in self._residents.all() and name in self._residents.names():
             return
-        await self._server.bring(placed)
         try:
+            await self._server.bring(placed)
             evicted = self._residents.add(placed)
         except (AdapterRefused, AdaptersFull):
             await self._take_out(placed)

@@ -50,6 +50,14 @@ class Cards:
         return self.adapters.get(called) == (there, self.base)
 
 
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What a few greedy tokens tell: which were read, and how likely each that was drawn is."""
+
+    read: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
 def read_cards(url: str, answer: httpx.Response) -> Cards:
     """Read the answer of /v1/models. Raises ModelError where it is not vLLM's."""
     try:
@@ -122,8 +130,8 @@ def check_reading(
     )
 
 
-def probe_answer(url: str, model: str, answer: httpx.Response) -> tuple[int, ...]:
-    """Read the answer to a probe and return the prompt's tokens.
+def read_probe(url: str, model: str, answer: httpx.Response) -> Probed:
+    """Read the answer to a probe.
 
     Raises EngineStopped where another model answers, or in another shape.
     """
@@ -131,11 +139,12 @@ def probe_answer(url: str, model: str, answer: httpx.Response) -> tuple[int, ...
         body: Any = answer.json()
         wrote, choice = body["model"], body["choices"][0]
         read = tuple(int(token) for token in body["prompt_token_ids"])
-        drawn = len(choice["token_ids"])
+        drawn = choice["token_ids"]
+        scores = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
     except (ValueError, KeyError, TypeError, IndexError):
         raise EngineStopped(
-            f"{url} does not say which tokens it read (`return_token_ids`): {answer.text[:200]}; a "
-            "vLLM that does is needed"
+            f"{url} does not say which tokens it read and drew (`return_token_ids`, `logprobs`): "
+            f"{answer.text[:200]}; a vLLM that does is needed"
         ) from None
     if wrote != model:
         raise EngineStopped(
@@ -144,7 +153,20 @@ def probe_answer(url: str, model: str, answer: httpx.Response) -> tuple[int, ...
         )
     if not drawn:
         raise EngineStopped(f"{url}: {model!r} answers with nothing")
-    return read
+    return Probed(read, scores)
+
+
+def check_heard(url: str, name: str, base: Probed, adapter: Probed) -> None:
+    """See that an adapter changes what is written. Raises AdapterRefused.
+
+    A server may load one whose tensors have names it does not know, and write as without it. The
+    same scores to the last digit are that; other ones say that something is applied.
+    """
+    if base.scores == adapter.scores:
+        raise AdapterRefused(
+            f"adapter {name}: {url} has loaded it and writes exactly as without it; the names of "
+            "its tensors may not be those of vLLM's model, or it changes nothing"
+        )
 
 
 def check_listed(url: str, cards: Cards, called: str, there: str) -> None:

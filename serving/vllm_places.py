@@ -84,8 +84,8 @@ class Shelf:
             verify_published(target, name=name, base_sha256=base_sha256)
         except AdapterRefused as spoilt:  # the version itself is sound
             raise EngineStopped(
-                f"adapter {name}: its copy for vLLM was changed ({spoilt}); it may be loaded there, "
-                f"so it is not repaired: stop vLLM, remove {target}, start vLLM"
+                f"adapter {name}: its copy for vLLM was changed ({spoilt}); it may be loaded, so "
+                f"it is not repaired: stop vLLM, remove {target}, start vLLM"
             ) from spoilt
         return Placed(name, manifest.sha256, directory, target, f"{self.there}/{part}")
 

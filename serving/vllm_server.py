@@ -21,14 +21,16 @@ from serving.elsewhere import lora_call
 from serving.prompt import Tokenizer, render
 from serving.vllm_check import (
     Cards,
+    Probed,
     check_base,
+    check_heard,
     check_listed,
     check_reading,
     fixed_chat,
     largest_rank,
     load_fault,
-    probe_answer,
     read_cards,
+    read_probe,
 )
 from serving.vllm_places import Placed, Shelf
 from serving.vllm_reply import as_sent, vllm_refusal, vllm_words
@@ -36,7 +38,6 @@ from serving.vllm_reply import as_sent, vllm_refusal, vllm_words
 Call = Callable[..., Awaitable[httpx.Response]]
 """Calls a path with a method and a body; tries a lost connection again, raises a ThumbtuneError."""
 _PROBE_TOKENS = 4
-_GREETING = [{"role": "user", "content": "Hello"}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class VllmServer:
         self._base, self._settings, self._shelf = base, settings, shelf
         self.tokenizer: Tokenizer | None = None
         """Ours, once a server has read a chat as it does."""
+        self._chat: list[dict[str, str]] = []
+        self._base_probe: Probed | None = None
 
     async def cards(self) -> Cards:
         """Ask for its list of models."""
@@ -83,12 +86,14 @@ class VllmServer:
         return Known(cards.base, cards.root, cards.max_tokens, rank)
 
     async def bring(self, placed: Placed) -> None:
-        """Load an adapter there, see that it is listed as ours, and let it write a few words."""
+        """Load an adapter there, see that it is listed as ours, and that it is heard."""
         answer = await self._load(placed.called, placed.there)
         if answer.is_error and "has already been loaded" not in vllm_words(answer):
             raise load_fault(self._url, placed.name, placed.there, answer)
         check_listed(self._url, await self.cards(), placed.called, placed.there)
-        await self._probe(placed.called, _GREETING)
+        probed = await self._probe(placed.called)
+        assert self._base_probe is not None  # noqa: S101 - a server is learnt before it is used
+        check_heard(self._url, placed.name, self._base_probe, probed)
 
     async def take_out(self, called: str) -> None:
         """Take a name out; one that is not there is out."""
@@ -107,22 +112,23 @@ class VllmServer:
         if ours is None:
             ours = await asyncio.to_thread(open_tokenizer, self._base)
         chat = fixed_chat(ours)
-        theirs = await self._probe(model, as_sent(chat))
-        if render(ours, chat) != theirs:
+        self._chat = as_sent(chat)
+        probed = await self._probe(model)
+        if render(ours, chat) != probed.read:
             ours = await asyncio.to_thread(open_whole_tokenizer, self._base)
-            check_reading(self._url, render(ours, chat), theirs, ours)
-        self.tokenizer = ours
+            check_reading(self._url, render(ours, chat), probed.read, ours)
+        self.tokenizer, self._base_probe = ours, probed
 
-    async def _probe(self, model: str, messages: list[dict[str, str]]) -> tuple[int, ...]:
-        """Let a model write a few tokens, greedily; return the tokens it read."""
+    async def _probe(self, model: str) -> Probed:
+        """Let a model write a few tokens after the fixed chat, greedily."""
         body = {
-            "model": model, "messages": messages, "temperature": 0.0, "return_token_ids": True,
-            "max_tokens": _PROBE_TOKENS,
+            "model": model, "messages": self._chat, "temperature": 0.0, "logprobs": True,
+            "max_tokens": _PROBE_TOKENS, "return_token_ids": True,
         }  # fmt: skip
         answer = await self._call("POST", "/chat/completions", lambda: {"json": body})
         if answer.is_error:
             raise self.refusal(answer)
-        return probe_answer(self._url, model, answer)
+        return read_probe(self._url, model, answer)
 
     async def _load(self, called: str, there: str) -> httpx.Response:
         return await self._call(

@@ -91,6 +91,17 @@ async def test_adapters_that_are_not_sound_are_refused(
         assert vllm.names() == set() and engine.stats().adapters == ()
 
 
+async def test_an_adapter_that_is_loaded_and_not_heard_is_refused(
+    vllm: VllmDouble, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    """A server that lists it and writes as without it would pass the base off as the version."""
+    async with engine_for(vllm, tmp_path, vllm_adapters=str(tmp_path / "shared")) as engine:
+        vllm.faults.deaf = True
+        with pytest.raises(AdapterRefused, match="exactly as without it"):
+            await engine.load(ONE, adapters[ONE])
+        assert vllm.names() == set() and not list((tmp_path / "shared").glob("*/v*"))
+
+
 async def test_a_name_of_ours_in_another_place_is_not_ours(
     vllm: VllmDouble, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -179,7 +190,7 @@ async def test_only_what_is_ours_is_swept_and_a_spoilt_copy_is_never_loaded(
         assert sorted(path.name for path in (shared / scope).iterdir()) == ["v1-notes"]
         shutil.copytree(adapters[ONE], copy)
         (copy / WEIGHTS).write_bytes(b"other bytes")
-        with pytest.raises(EngineStopped, match="was changed .*corrupt or altered.* remove "):
+        with pytest.raises(EngineStopped, match=r"was changed .*corrupt or altered.* remove "):
             await engine.load(ONE, adapters[ONE])
         assert vllm.names() == set()
 

@@ -37,6 +37,8 @@ class Faults:
     """The next stream is given up by the engine after so many pieces."""
     text: str = ""
     """What the next stream says instead of the model's own words."""
+    deaf: bool = False
+    """Adapters are loaded and listed, and change nothing."""
     dead: bool = False
     """The engine has died, its front end not yet."""
     going: asyncio.Event = field(default_factory=asyncio.Event)

@@ -22,6 +22,7 @@ from serving.engine import LocalEngine
 from tests.vllm_double.app import make_app
 from tests.vllm_double.faults import Faults, Options
 from tests.vllm_double.loras import Loras
+from tests.vllm_double.scoring import Scorer
 from tests.vllm_double.writing import Writer
 
 
@@ -77,7 +78,8 @@ class VllmDouble:
         if options.chat_template is not None:
             tokenizer.chat_template = options.chat_template
         self.loras = Loras(self.engine, options, Path(self._home.name) / str(self._starts))
-        self.writer = Writer(self.engine, tokenizer, options, self.faults)
+        scorer = Scorer(self.base.path)
+        self.writer = Writer(self.engine, tokenizer, options, self.faults, scorer)
         app = make_app(options, self.faults, self.loras, self.writer)
         await self._listen(app)
 

@@ -49,6 +49,16 @@ def usage(prompt: int, written: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def logprobs(tokens: list[str], values: list[float]) -> dict[str, Any]:
+    """Return ChatCompletionLogProbs without alternatives."""
+    return {
+        "content": [
+            {"token": token, "logprob": value, "bytes": list(token.encode()), "top_logprobs": []}
+            for token, value in zip(tokens, values, strict=True)
+        ]
+    }
+
+
 class Chunks:
     """The chunks of one streamed completion."""
 
@@ -107,7 +117,8 @@ def whole(chunks: Chunks, written: dict[str, Any]) -> dict[str, Any]:
         "audio": None, "function_call": None, "reasoning": None,
     }  # fmt: skip
     choice = {
-        "index": 0, "message": message, "logprobs": None, "finish_reason": written["reason"],
+        "index": 0, "message": message, "logprobs": written["logprobs"],
+        "finish_reason": written["reason"],
         "stop_reason": None, "token_ids": written["ids"] if with_ids else None,
         "routed_experts": None, "weight_versions": None,
     }  # fmt: skip

@@ -14,7 +14,8 @@ from serving.engine import LocalEngine
 from serving.prompt import Tokenizer, render
 from tests.vllm_double.faults import Faults, Options
 from tests.vllm_double.loras import Lora
-from tests.vllm_double.shapes import Chunks, error_body, whole
+from tests.vllm_double.scoring import Scorer
+from tests.vllm_double.shapes import Chunks, error_body, logprobs, whole
 
 
 class StreamOptions(BaseModel):
@@ -42,6 +43,7 @@ class Asked(BaseModel):
     min_p: float | None = None
     repetition_penalty: float | None = None
     return_token_ids: bool | None = None
+    logprobs: bool | None = False
 
     def chat(self) -> tuple[Message, ...]:
         """Return the messages as the engine takes them."""
@@ -68,6 +70,7 @@ class Writer:
     tokenizer: Tokenizer
     options: Options
     faults: Faults
+    scorer: Scorer
     running: list[str] = field(default_factory=list)
     aborted: int = 0
     seen: list[dict[str, Any]] = field(default_factory=list)
@@ -93,13 +96,15 @@ class Writer:
 
     async def whole(self, asked: Asked, ids: list[int], lora: Lora | None) -> dict[str, Any]:
         """Write a completion that is not streamed."""
-        done = await self.engine.generate(self.request(asked, ids, lora)).result()
+        done = await self.engine.generate(self.request(asked, ids, self._heard(lora))).result()
+        drawn = list(done.token_ids)
         chunks = Chunks(self._name(lora), with_ids=bool(asked.return_token_ids))
         return whole(
             chunks,
             {
-                "text": done.text, "reason": done.finish_reason, "ids": list(done.token_ids),
-                "prompt_ids": ids, "fingerprint": self.options.fingerprint,
+                "text": done.text, "reason": done.finish_reason, "ids": drawn, "prompt_ids": ids,
+                "fingerprint": self.options.fingerprint,
+                "logprobs": self._scored(lora, ids, drawn) if asked.logprobs else None,
             },
         )  # fmt: skip
 
@@ -107,7 +112,7 @@ class Writer:
         """Yield the events; whoever leaves, the engine is told."""
         name = self._name(lora)
         chunks = Chunks(name, with_ids=bool(asked.return_token_ids))
-        reply = self.engine.generate(self.request(asked, ids, lora))
+        reply = self.engine.generate(self.request(asked, ids, self._heard(lora)))
         self.running.append(name)
         ended = False
         try:
@@ -164,6 +169,13 @@ class Writer:
             return []
         encoded = self.tokenizer(text, add_special_tokens=False, verbose=False)
         return list(encoded["input_ids"])
+
+    def _heard(self, lora: Lora | None) -> Lora | None:
+        return None if self.faults.deaf else lora
+
+    def _scored(self, lora: Lora | None, prompt: list[int], ids: list[int]) -> dict[str, Any]:
+        values = self.scorer.logprobs(self._heard(lora), prompt, ids)
+        return logprobs([str(self.tokenizer.decode([token])) for token in ids], values)
 
     def _name(self, lora: Lora | None) -> str:
         return lora.name if lora else self.options.served_name
