@@ -71,13 +71,17 @@ class EngineElsewhere(ABC):
 
     async def close(self) -> None:
         """End what is being written and the connections. Idempotent."""
+        await self._end_writing()
+        await self._http.aclose()
+
+    async def _end_writing(self) -> None:
+        """Take no more replies and cancel those that are being written. Idempotent."""
         if self._stopped is None:
             self._stopped = EngineStopped("the engine is closed")
         running = list(self._writing.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await self._http.aclose()
 
     async def set_threads(self, threads: int) -> None:  # noqa: B027 - that is the whole answer
         """Do nothing: the far side's cores are its own."""

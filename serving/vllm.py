@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -70,6 +70,7 @@ class VllmEngine(EngineElsewhere):
         self._known: Known | None = None
         self._fingerprint: str | None = None
         self._odd = False
+        self._unwelcome: set[Placed] = set()
         self._looking: asyncio.Task[Known] | None = None
         self._looked_at = 0.0
         self._loading = asyncio.Lock()
@@ -93,6 +94,7 @@ class VllmEngine(EngineElsewhere):
 
     async def close(self) -> None:
         """End what is being written and the connections; adapters stay loaded there. Idempotent."""
+        await self._end_writing()
         if self._looking:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
@@ -121,7 +123,13 @@ class VllmEngine(EngineElsewhere):
         if self._looking is None:
             self._looking = asyncio.create_task(self._examine(), name="vllm-look")
             self._looking.add_done_callback(self._seen)
-        return await asyncio.shield(self._looking)
+        looking = self._looking
+        try:
+            return await asyncio.shield(looking)
+        except asyncio.CancelledError:
+            if looking.cancelled():  # by close; nobody cancelled whoever waits
+                raise EngineStopped("the engine is closed") from None
+            raise
 
     def _seen(self, look: asyncio.Task[Known]) -> None:
         self._looking = None
@@ -133,9 +141,9 @@ class VllmEngine(EngineElsewhere):
 
         Adapters that it has forgotten are loaded again.
         """
-        started, cards = self._clock(), await self._server.cards()
-        known, residents = self._known, self._residents.all()
-        if known and known.fits(cards) and all(cards.has(p.called, p.there) for p in residents):
+        started, before = self._clock(), self._residents.all()
+        cards, known = await self._server.cards(), self._known
+        if known and known.fits(cards) and not self._forgotten(cards, before):
             self._looked_at = started
             return known
         self._known = None
@@ -144,6 +152,11 @@ class VllmEngine(EngineElsewhere):
         self._known, self._looked_at = known, started
         return known
 
+    def _forgotten(self, cards: Cards, before: Collection[Placed]) -> bool:
+        """Say whether one is not listed that was resident before the list and is one still."""
+        missing = (p for p in before if not cards.has(p.called, p.there))
+        return any(p in self._residents.all() and p not in self._unwelcome for p in missing)
+
     def _doubt(self, known: Known | None) -> None:
         """Look at the server again before the next reply, unless somebody did meanwhile."""
         if self._known is known:
@@ -151,6 +164,7 @@ class VllmEngine(EngineElsewhere):
 
     async def _restore(self, cards: Cards) -> None:
         """Load what the server has forgotten; one that it refuses now is left out."""
+        self._unwelcome.clear()
         for placed in self._residents.all():
             if cards.has(placed.called, placed.there):
                 continue
@@ -159,6 +173,7 @@ class VllmEngine(EngineElsewhere):
                 await self._server.bring(await self._put(placed.name, placed.source))
             except ThumbtuneError as error:  # the others speak on; its own replies say so
                 log.error("it cannot be loaded now: %s", error)
+                self._unwelcome.add(placed)
             if placed not in self._residents.all():  # taken out meanwhile
                 await self._take_out(placed)
 

@@ -74,6 +74,7 @@ class VllmReply(RemoteReply):
             )
         if (read := event.get("prompt_token_ids")) is not None:
             self.prompt_tokens = len(read)
+            self.token_ids.clear()  # a first try may have left some
             cut = self.prompt is None or self.prompt.cut_tokens
             self.read_otherwise = not cut and tuple(read) != getattr(self.prompt, "token_ids", ())
         for choice in event["choices"]:

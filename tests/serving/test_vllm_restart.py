@@ -51,6 +51,25 @@ async def test_a_restart_is_noticed_and_versions_are_loaded_again(
         assert vllm.names() == {called(name, adapters[name]) for name in (ONE, TWO)}
 
 
+async def test_a_version_that_cannot_be_loaded_again_holds_up_nobody_else(
+    vllm: VllmDouble, adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own replies say so; the others are answered, without a whole look for each."""
+    monkeypatch.setattr(vllm_module, "FRESH_S", 0.0)
+    gone = shutil.copytree(adapters[TWO], tmp_path / "gone")
+    async with engine_for(vllm, tmp_path) as engine:
+        await engine.load(ONE, adapters[ONE])
+        await engine.load(TWO, gone)
+        shutil.rmtree(gone)
+        await vllm.restart()
+        with pytest.raises(UnknownAdapter, match="does not exist"):
+            await engine.generate(replace(ASK, adapter=TWO)).result()
+        asked = len(vllm.writer.seen)
+        for name in (ONE, BASE, ONE):
+            assert (await engine.generate(replace(ASK, adapter=name)).result()).text
+        assert len(vllm.writer.seen) == asked + 3
+
+
 async def test_a_restart_under_running_replies(
     vllm: VllmDouble,
     adapters: dict[str, Path],
@@ -127,7 +146,10 @@ async def test_other_weights_of_the_same_name_are_looked_at_when_a_reply_tells(
 
 
 async def test_while_nobody_is_there_everybody_hears_it_at_the_same_time(
-    vllm: VllmDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vllm: VllmDouble,
+    adapters: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not one after the other; and a close in the middle of a look leaves nothing behind."""
     monkeypatch.setattr(vllm_module, "FRESH_S", 0.0)
@@ -140,8 +162,11 @@ async def test_while_nobody_is_there_everybody_hears_it_at_the_same_time(
                 with pytest.raises(EngineStopped, match="is lost"):
                     await one.result()
         last = engine.generate(ASK)
+        loading = asyncio.create_task(engine.load(ONE, adapters[ONE]))
         await asyncio.sleep(0.05)
     assert (await last.result()).finish_reason == "cancelled"
+    with pytest.raises(EngineStopped, match="is closed"):
+        await loading
 
 
 async def test_a_dead_engine_is_told(
