@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -99,7 +99,7 @@ def _add_lora_routes(app: FastAPI, options: Options, faults: Faults, loras: Lora
         except Refused as refused:
             said = f"Call to add_lora method failed: {refused}"
             return error(said, "InternalServerError", 500)
-        return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
+        return Response(f"Success: LoRA adapter '{name}' added successfully.")
 
     @app.post("/v1/unload_lora_adapter", response_model=None)
     async def unload(asked: Unload) -> Response:
@@ -111,7 +111,7 @@ def _add_lora_routes(app: FastAPI, options: Options, faults: Faults, loras: Lora
             said = f"The lora adapter '{name}' cannot be found."
             return error(said, "NotFoundError", 404)
         del loras.by_name[name]
-        return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
+        return Response(f"Success: LoRA adapter '{name}' removed successfully.")
 
 
 def _unloadable(asked: Load, options: Options, loras: Loras) -> str:
