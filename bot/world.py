@@ -127,11 +127,21 @@ async def assemble(
 
 def make_engine(settings: Settings, base: BaseModel) -> Engine:
     """Build the engine the settings ask for; the only place a face reaches torch through."""
+    key = settings.remote_key.get_secret_value() if settings.remote_key else None
     if settings.serving.backend == "remote":
         from serving.remote import RemoteEngine
 
-        key = settings.remote_key.get_secret_value() if settings.remote_key else None
         return RemoteEngine(base, settings=settings.serving, key=key)
+    if settings.serving.backend == "vllm":
+        from serving.vllm import VllmEngine
+
+        return VllmEngine(
+            base,
+            settings=settings.serving,
+            key=key,
+            data_dir=settings.data_dir,
+            lora_rank=settings.training.lora_rank,
+        )
     from serving.engine import LocalEngine
 
     return LocalEngine(

@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 CONTENT_FILES = (PEFT_CONFIG, WEIGHTS)
+_LIMIT_BYTES = {MANIFEST: 1 << 20, PEFT_CONFIG: 1 << 20}
 
 _SCOPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NAME = re.compile(r"(?P<scope>[a-z0-9][a-z0-9_-]{0,63})@v(?P<version>[1-9][0-9]{0,8})")
@@ -102,6 +103,34 @@ def read_manifest(directory: Path) -> Manifest:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "file"
         raise AdapterRefused(f"{path}: {where}: {fault['msg']}") from None
+
+
+def verify_published(directory: Path, *, name: str, base_sha256: str) -> Manifest:
+    """Check place, manifest, base and every byte of a published adapter; raises AdapterRefused.
+
+    What the tensors hold is not looked at.
+    """
+    if directory.is_symlink():
+        raise AdapterRefused(f"{directory}: is a symbolic link; expected the published directory")
+    if not directory.is_dir():
+        raise AdapterRefused(f"{directory}: no such directory")
+    for file, limit in _LIMIT_BYTES.items():
+        path = directory / file
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise AdapterRefused(f"{path}: not a plain file")
+        if path.exists() and path.stat().st_size > limit:
+            raise AdapterRefused(f"{path}: {path.stat().st_size} bytes, expected at most {limit}")
+    manifest = read_manifest(directory)
+    if manifest.name != name:
+        raise AdapterRefused(f"{directory}: the manifest says {manifest.name!r}, expected {name!r}")
+    if manifest.base_sha256 != base_sha256:
+        raise AdapterRefused(
+            f"{directory}: trained on base model {manifest.base_model} "
+            f"({manifest.base_sha256[:12]}…), "
+            f"but the running base is {base_sha256[:12]}…; train again on this base"
+        )
+    verify_content(directory, manifest)
+    return manifest
 
 
 def verify_content(directory: Path, manifest: Manifest) -> None:

@@ -68,8 +68,11 @@ class ChatSettings(_Section):
 class ServingSettings(_Section):
     """Where the engine is, and its bounds."""
 
-    backend: Literal["local", "remote"] = "local"
+    backend: Literal["local", "remote", "vllm"] = "local"
     remote_url: Annotated[str, Field(pattern=r"^(https?://[^/\s]+(/\S*)?)?$")] = ""
+    vllm_base: str = ""
+    vllm_adapters: str = ""
+    vllm_adapters_there: Annotated[str, Field(pattern=r"^(/.*)?$")] = ""
     threads: Annotated[int, Field(ge=0)] = 0
     decoder: Literal["auto", "compiled", "generic"] = "auto"
     quantization: Literal["auto", "int8", "none"] = "auto"

@@ -211,11 +211,7 @@ def _contradictions(settings: Settings) -> list[str]:
             f"serving.max_context_tokens ({settings.serving.max_context_tokens}), "
             "which holds the prompt too"
         )
-    if settings.serving.backend == "remote" and not settings.serving.remote_url:
-        faults.append(
-            'serving.backend is "remote" but serving.remote_url is empty; write, for example, '
-            '"http://gpu-host:8700/v1"'
-        )
+    faults += _backend_faults(settings.serving)
     faults += _launcher_faults(settings.launcher)
     scheduled = settings.schedule.cron or settings.schedule.min_votes
     if scheduled and not settings.training.enabled:
@@ -223,6 +219,22 @@ def _contradictions(settings: Settings) -> list[str]:
     if settings.training.load_in_4bit and not settings.model.device.startswith(("auto", "cuda")):
         faults.append(
             f"training.load_in_4bit needs CUDA, but model.device is {settings.model.device!r}"
+        )
+    return faults
+
+
+def _backend_faults(serving: ServingSettings) -> list[str]:
+    faults = []
+    ports = {"remote": 8700, "vllm": 8000}
+    if serving.backend in ports and not serving.remote_url:
+        faults.append(
+            f'serving.backend is "{serving.backend}" but serving.remote_url is empty; write, for '
+            f'example, "http://gpu-host:{ports[serving.backend]}/v1"'
+        )
+    if serving.vllm_adapters_there and not serving.vllm_adapters:
+        faults.append(
+            "serving.vllm_adapters_there is set but serving.vllm_adapters is empty; the first is "
+            "what the second is called on vLLM's machine"
         )
     return faults
 

@@ -22,7 +22,7 @@ from core.sections import ServingSettings
 from serving.batch import Pass, Row, RunningBatch
 from serving.decoders import Choice, make_batch
 from serving.lora import linear_shapes
-from serving.prompt import fit_prompt
+from serving.prompt import fit_prompt, room_for_prompt
 from serving.reply import Job, Progress, Reply, unstarted_result
 from serving.sampling import Sampler
 
@@ -164,7 +164,7 @@ class Worker:
     def _begin(self, job: Job) -> Reply:
         """Turn a job's messages into a prompt that leaves room for the reply."""
         request = job.request
-        room = max(self.max_context - request.sampling.max_tokens, self.max_context // 4)
+        room = room_for_prompt(self.max_context, request.sampling.max_tokens)
         prompt = fit_prompt(self._tokenizer, request.messages, room)
         most = min(request.sampling.max_tokens, self.max_context - len(prompt.token_ids))
         return Reply(job, prompt, self._decode_text, self._end_tokens, most)

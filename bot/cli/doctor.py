@@ -20,7 +20,7 @@ from bot.cli.common import (
     settings_or_exit,
 )
 from bot.schedule import cron_trigger
-from bot.world import open_database
+from bot.world import make_engine, open_database, prepare_base
 from core.errors import ThumbtuneError
 from core.files import free_bytes
 from core.processors import available_cores
@@ -41,7 +41,7 @@ class Finding:
 def doctor(
     config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
 ) -> None:
-    """Check settings, model, database, disk, threads, GPU, launcher, web console and Discord."""
+    """Check settings, model, database, disk, threads, GPU, engine, launcher, console, Discord."""
     settings = settings_or_exit(config, data_dir)
     output = Output(as_json)
 
@@ -82,9 +82,7 @@ async def _packages(_: Settings) -> str:
 
 
 async def _model(settings: Settings) -> str:
-    from serving.base import prepare_base
-
-    base = await asyncio.to_thread(prepare_base, settings.model, settings.data_dir, lambda _: None)
+    base = await prepare_base(settings, lambda _: None)
     return f"{base.name} in {base.path}, sha256 {base.sha256[:12]}"
 
 
@@ -130,6 +128,19 @@ async def _decoder(settings: Settings) -> str:
     dtype = resolve_dtype(settings.model.dtype, device)
     choice = Choice(settings.serving.decoder, settings.serving.quantization)
     return await asyncio.to_thread(describe_decoder, choice, dtype, device)
+
+
+async def _engine(settings: Settings) -> str:
+    from serving.elsewhere import EngineElsewhere
+
+    engine = make_engine(settings, await prepare_base(settings, lambda _: None))
+    if not isinstance(engine, EngineElsewhere):
+        return "local: replies are written in this process"
+    try:
+        found = await engine.look()
+    finally:
+        await engine.close()
+    return f"{settings.serving.backend} at {settings.serving.remote_url}: {found}"
 
 
 async def _runs(settings: Settings) -> str:
@@ -190,6 +201,7 @@ CHECKS: tuple[tuple[str, Callable[[Settings], Awaitable[str]]], ...] = (
     ("threads", _threads),
     ("device", _device),
     ("decoder", _decoder),
+    ("engine", _engine),
     ("launcher", _runs),
     ("console", _console),
     ("discord", _discord),

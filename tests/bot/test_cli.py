@@ -211,7 +211,7 @@ def test_the_doctor_finds_everything_in_order(shell: Shell) -> None:
     found = shell.run("doctor", "--json")
     assert set(found) == {
         "config", "packages", "model", "database", "disk", "threads", "device", "decoder",
-        "launcher", "console", "discord",
+        "engine", "launcher", "console", "discord",
     }  # fmt: skip
     assert all(line["ok"] for line in found.values())
 

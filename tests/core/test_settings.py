@@ -77,6 +77,8 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         ('[model]\ndevice = "cpu"\n[training]\nload_in_4bit = true\n', "needs CUDA"),
         ('[model]\nrevision = "main"\n', "has no meaning for source 'bundled'"),
         ('[serving]\nbackend = "remote"\n', "serving.remote_url is empty"),
+        ('[serving]\nbackend = "vllm"\n', '"http://gpu-host:8000/v1"'),
+        ('[serving]\nvllm_adapters_there = "/mnt/x"\n', "serving.vllm_adapters is empty"),
         ('[serving]\nremote_url = "gpu-host"\n', "serving.remote_url"),
         ('db_key = "x"\n', "set THUMBTUNE_DB_KEY"),
         ("[chat\n", "not valid TOML"),

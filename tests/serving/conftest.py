@@ -1,4 +1,4 @@
-"""Fixtures of the serving tests: a tiny base, three adapters, an engine, and PEFT's own replies."""
+"""Fixtures of the serving tests: a tiny base, three adapters, engines, and PEFT's own replies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 
 from core.basemodel import BaseModel, identify_base
 from core.sections import ServingSettings
+from serving import elsewhere
 from serving.engine import LocalEngine
 from tests.serving.reference import NAMES, Reference
 from tests.tiny import publish_tiny_adapter
+from tests.vllm_double import VllmDouble
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -70,3 +72,16 @@ async def loaded(engine: LocalEngine, adapters: dict[str, Path]) -> LocalEngine:
     for name, directory in adapters.items():
         await engine.load(name, directory)
     return engine
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait long between tries."""
+    monkeypatch.setattr(elsewhere, "PAUSES_S", (0.05, 0.1))
+
+
+@pytest_asyncio.fixture
+async def vllm(tiny_base: BaseModel) -> AsyncIterator[VllmDouble]:
+    """A running server."""
+    async with VllmDouble(tiny_base) as running:
+        yield running

@@ -27,7 +27,6 @@ from core.errors import (
 from core.generation import GenerationRequest, Message, Sampling
 from core.manifest import WEIGHTS
 from core.settings import Settings
-from serving import remote
 from serving.remote import RemoteEngine
 from tests.bot.api.conftest import Served, served_by, standstill
 from tests.bot.api.test_serve import running, serving
@@ -39,11 +38,7 @@ from tests.tiny import publish_tiny_adapter
 LONG = GenerationRequest((Message("user", "Hello"),), sampling=Sampling(0.0, max_tokens=400))
 SHORT = replace(LONG, sampling=Sampling(0.0, max_tokens=12))
 
-
-@pytest.fixture(autouse=True)
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait long between tries."""
-    monkeypatch.setattr(remote, "PAUSES_S", (0.05, 0.1))
+pytestmark = pytest.mark.usefixtures("hasty")
 
 
 @pytest.fixture
@@ -86,6 +81,9 @@ async def test_leaving_and_lateness_free_the_far_side(far: Served) -> None:
             while len(far.state.running) < 2:
                 await asyncio.sleep(0.01)
             left.cancel()
+            (unbegun := engine.generate(LONG)).cancel()
+            async with asyncio.timeout(5):
+                assert (await unbegun.result()).finish_reason == "cancelled"
             ends = [(await one.result()).finish_reason for one in (left, late)]
             assert ends == ["cancelled", "deadline"] and engine.stats().active == 0
         async with asyncio.timeout(5):
