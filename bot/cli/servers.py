@@ -78,7 +78,7 @@ def keep_servers(
     needs a copy of its own first.
     """
     from bot.discord.lock import only_server
-    from bot.discord.servers import strangers
+    from bot.discord.servers import leaving
 
     settings = settings_or_exit(config, data_dir)
     output = Output(as_json)
@@ -87,7 +87,7 @@ def keep_servers(
         wanted = _group(group, groups)
         with only_server(settings.data_dir):
             async with open_database(settings) as database:
-                going = await database.run(lambda db: strangers(db, wanted))
+                going = await database.run(lambda db: leaving(db, wanted))
                 question = f"Remove {len(going)} servers that are not of {wanted} from this copy?"
                 if going and not yes:
                     typer.confirm(question, abort=True, err=True)

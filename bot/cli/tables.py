@@ -98,14 +98,15 @@ def show_adapters(
 def show_servers(console: Console, servers: Sequence[StoredServer], share: ShardShare) -> None:
     """Print servers with the shard and the group that each falls to."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("server", "name", "scope", "conversations", "shard", "group"):
-        table.add_column(heading)
+    table.add_column("server", no_wrap=True)
+    table.add_column("name", overflow="fold")
+    for heading in ("conversations", "shard", "group"):
+        table.add_column(heading, no_wrap=True)
     for one in servers:
         shard = share.shard_of(one.guild_id)
         table.add_row(
             str(one.guild_id or ""),
             escape(one.name),
-            one.scope,
             str(one.conversations),
             f"{shard} of {share.shards}",
             f"{shard % share.group.total} of {share.group.total}",

@@ -50,6 +50,21 @@ def strangers(db: Database, group: Group) -> list[int | None]:
     return [guild_id for guild_id in known_servers(db) if not group.owns(guild_id)]
 
 
+def leaving(db: Database, group: Group) -> list[StoredServer]:
+    """Return the servers that would go if only this group's were kept.
+
+    Raises InvalidInput where the database cannot hold all of the group's servers.
+    """
+    held = db.groups.claimed()
+    if held and not group.splits(held.group):
+        raise InvalidInput(
+            f"{db.path} holds {held.group}, of which {group} is no part: groups are split, never "
+            f"joined or dealt anew; name a multiple of {held.group.total} groups, and a group that "
+            f"is {held.group.number} modulo {held.group.total} ({GUIDE})"
+        )
+    return [one for one in stored_servers(db) if not group.owns(one.guild_id)]
+
+
 # -- writing
 
 
@@ -68,19 +83,13 @@ def claim(db: Database, share: ShardShare) -> None:
 def keep_group(db: Database, group: Group, *, actor: str) -> list[StoredServer]:
     """Remove every server but this group's, and make the database this group's; return them.
 
-    Raises InvalidInput where the database cannot hold all of the group's servers.
+    Raises InvalidInput as `leaving` does.
     """
     with db.transaction():
-        held = db.groups.claimed()
-        if held and not group.splits(held.group):
-            raise InvalidInput(
-                f"{db.path} holds {held.group}, of which {group} is no part: groups are split, "
-                f"never joined or dealt anew; name a multiple of {held.group.total} groups, and a "
-                f"group that is {held.group.number} modulo {held.group.total} ({GUIDE})"
-            )
-        removed = [one for one in stored_servers(db) if not group.owns(one.guild_id)]
+        removed = leaving(db, group)
         for server in removed:
             forget_server(db, server.guild_id, actor=actor)
+        held = db.groups.claimed()
         shards = whole_shards(held.shards if held else 1, group.total)
         db.groups.claim(ShardShare(group, shards), actor=actor)
     return removed

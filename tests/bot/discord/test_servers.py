@@ -143,6 +143,8 @@ def test_servers_are_listed_and_kept_from_the_command_line(
     assert [one["guild_id"] for one in kept["removed"]] == [EVEN]
     with Database(Path(kept["backup"])) as before:
         assert known_servers(before) == {EVEN, ODD}
+    assert str(ODD) in shell.run("servers", "list")
     said = shell.run("servers", "keep", "--group", "0", "--groups", "2", "--yes", code=1)
     assert "groups are split, never joined" in " ".join(said.split())
+    assert len(list((tmp_path / "world" / "backups").iterdir())) == 1
     assert "counted from 0" in shell.run("servers", "keep", "--group", "2", "--groups", "2", code=1)
