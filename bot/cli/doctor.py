@@ -143,11 +143,14 @@ async def _runs(settings: Settings) -> str:
 
 async def _discord(settings: Settings) -> str:
     from bot.discord.application import NO_TOKEN, invite_link, look
+    from bot.discord.servers import check
 
     if settings.discord_token is None:
         return NO_TOKEN
     found = await look(settings)
     share = settings.discord.share(found.sessions.recommended_shards)
+    async with open_database(settings) as database:
+        await database.run(lambda db: check(db, share.group))
     permission = "set" if settings.discord.training_permission.strip() else "not set"
     return (
         f"{found.name}, application {found.id}; message content: "

@@ -141,8 +141,16 @@ class ThumbtuneBot(commands.AutoShardedBot):
         if self.share.group.number == 0:  # the commands are the application's: once is enough
             await self.tree.sync()
 
+    async def launch_shard(self, gateway: Any, shard_id: int, *, initial: bool = False) -> None:
+        """Connect a shard at the distance that Discord asks for, kept while no socket is open yet:
+        leaving meanwhile leaves none behind.
+        """
+        if not initial:
+            await self.shards_up.gap()
+        await super().launch_shard(gateway, shard_id, initial=True)
+
     async def before_identify_hook(self, _shard_id: int | None, *, initial: bool = False) -> None:
-        """Keep the distance between two shards that Discord asks for."""
+        """Keep the same distance where a shard begins anew."""
         if not initial:
             await self.shards_up.gap()
 

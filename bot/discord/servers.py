@@ -50,6 +50,16 @@ def strangers(db: Database, group: Group) -> list[int | None]:
     return [guild_id for guild_id in known_servers(db) if not group.owns(guild_id)]
 
 
+def check(db: Database, group: Group) -> None:
+    """Raise ConfigError, with what to do, unless this group may serve the database's servers."""
+    held = db.groups.claimed()
+    if held and held.group != group:
+        raise ConfigError([_another_group(db, held.group, group)])
+    foreign = strangers(db, group)
+    if foreign:
+        raise ConfigError([_not_ours(db, group, len(foreign))])
+
+
 def leaving(db: Database, group: Group) -> list[StoredServer]:
     """Return the servers that would go if only this group's were kept.
 
@@ -69,14 +79,9 @@ def leaving(db: Database, group: Group) -> list[StoredServer]:
 
 
 def claim(db: Database, share: ShardShare) -> None:
-    """Say that this process serves the database's servers, or raise ConfigError with what to do."""
+    """Say that this process serves the database's servers. Raises ConfigError as `check` does."""
     with db.transaction():
-        held = db.groups.claimed()
-        if held and held.group != share.group:
-            raise ConfigError([_another_group(db, held.group, share.group)])
-        foreign = strangers(db, share.group)
-        if foreign:
-            raise ConfigError([_not_ours(db, share.group, len(foreign))])
+        check(db, share.group)
         db.groups.claim(share, actor="discord")
 
 

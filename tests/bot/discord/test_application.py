@@ -25,6 +25,8 @@ from bot.discord.bot import owners_of, quiet
 from bot.discord.serve import discord_face
 from core.errors import ConfigError, ThumbtuneError
 from core.settings import Settings
+from core.shares import Group, ShardShare
+from storage.database import Database
 from tests.bot.discord.conftest import discord_settings
 from tests.bot.discord.scripted import ScriptedEngine, scripted_world
 from tests.bot.test_cli import ROOT, Shell
@@ -226,6 +228,15 @@ def test_the_doctor_says_what_was_granted_and_how_to_invite(shell: Shell) -> Non
     assert "training permission: not set; shards 0 of 1 (group 0 of 1), 1000 session" in said
     assert f"permissions={permissions().value}" in said.replace(" ", "")
     assert "not set up: make an application" in _words(shell.run("doctor", DISCORD_TOKEN=""))
+
+
+def test_the_doctor_sees_a_database_of_another_group(shell: Shell, remote: Remote) -> None:
+    """What a start would refuse is told before it."""
+    with Database(shell.home / "world" / "thumbtune.db") as db:
+        db.groups.claim(ShardShare(Group(1, 2), 2), actor="test")
+    said = _words(shell.run("doctor", code=1, DISCORD_TOKEN=TOKEN))
+    assert "holds the servers of group 1 of 2, but discord.group and discord.groups say" in said
+    assert remote.double.gateway.identifies == []
 
 
 def _words(text: str) -> str:

@@ -78,8 +78,10 @@ class Running:
         return await self.world.database.run(lambda db: db._connection.all(statement))
 
 
-async def start(stack: AsyncExitStack, double: Double, home: Path, **discord: Any) -> Running:
-    """Run a bot until the stack ends; wait until all its shards are ready."""
+async def start(
+    stack: AsyncExitStack, double: Double, home: Path, *, wait_for: int = 0, **discord: Any
+) -> Running:
+    """Run a bot until the stack ends; wait until so many of its shards (0: all) are ready."""
     settings = Settings(
         data_dir=home,
         discord=DiscordSettings(api_url=double.api_url, gateway_url=double.gateway_url, **discord),
@@ -90,7 +92,7 @@ async def start(stack: AsyncExitStack, double: Double, home: Path, **discord: An
     )
     bot = await stack.enter_async_context(discord_face(world, quiet))
     assert bot is not None
-    await until(lambda: len(bot.shards_up.ready) == len(bot.share.ids))
+    await until(lambda: len(bot.shards_up.ready) == (wait_for or len(bot.share.ids)))
     return Running(bot, world)
 
 
@@ -158,6 +160,19 @@ async def test_a_lost_session_is_made_up_for_on_that_shard(pair: Pair, running: 
     scopes = "SELECT DISTINCT scope FROM conversations ORDER BY scope"
     await until_rows(running, scopes, [{"scope": name} for name in towns])
     assert {guild.name for guild in running.bot.guilds} == {"Town 0", "Town 1"}
+
+
+async def test_a_bot_may_leave_while_its_shards_come_in(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It serves from the first shard on, and leaving waits for none of the others."""
+    monkeypatch.setattr(shards, "IDENTIFY_GAP_S", 600.0)
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        running = await start(stack, pair.double, tmp_path, wait_for=1)
+        await pair.ask(pair.towns[0])
+        await until(lambda: len(pair.answers(pair.towns[0].square)) == 1)
+        assert _discord_status(running.bot).endswith("to 1 server on 1 of 2 shards")
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("discord")]
 
 
 async def test_a_start_that_discord_would_punish_is_not_made(pair: Pair, tmp_path: Path) -> None:
