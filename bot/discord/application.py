@@ -32,6 +32,12 @@ BAD_TOKEN = (
     f"DISCORD_TOKEN: Discord does not accept it; reset it at {PORTAL} (Bot, Reset Token) and put "
     "the new one into .env"
 )
+TOO_FEW_SHARDS_CODE = 4011
+"""With which the gateway closes the connection of a shard that would hold too many servers."""
+TOO_FEW_SHARDS = (
+    "discord.shards: this bot is on more servers than so many shards may hold; write 0 for what "
+    "Discord recommends, or a larger multiple of discord.groups"
+)
 INTENTS_WITHDRAWN = (
     "Discord refused the privileged intents: they were switched off at "
     f"{PORTAL} (Bot) a moment ago; start again and the bot does without them"
@@ -143,9 +149,11 @@ def plain_fault(error: BaseException, settings: DiscordSettings) -> ThumbtuneErr
 
 def _fault_of_settings(error: BaseException, address: str) -> str:
     """Return what is wrong with the settings if they are at fault, or nothing."""
-    closed = isinstance(error, discord.ConnectionClosed) and error.code == BAD_TOKEN_CODE
-    if closed or isinstance(error, discord.LoginFailure):
+    code = error.code if isinstance(error, discord.ConnectionClosed) else None
+    if code == BAD_TOKEN_CODE or isinstance(error, discord.LoginFailure):
         return BAD_TOKEN
+    if code == TOO_FEW_SHARDS_CODE:
+        return TOO_FEW_SHARDS
     if isinstance(error, discord.PrivilegedIntentsRequired):
         return INTENTS_WITHDRAWN
     return _no_api(address) if isinstance(error, discord.NotFound) else ""

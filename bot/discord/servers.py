@@ -47,6 +47,8 @@ def stored_servers(db: Database) -> list[StoredServer]:
 
 def strangers(db: Database, group: Group) -> list[int | None]:
     """Return the servers in this database that are no servers of this group."""
+    if group.total == 1:
+        return []
     return [guild_id for guild_id in known_servers(db) if not group.owns(guild_id)]
 
 

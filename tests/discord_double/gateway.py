@@ -60,6 +60,7 @@ class Gateway:
         self.recommended_shards = 1
         self.without_shards = False
         self.starts_left = 1000
+        self.shard_servers = 2500
         self.identify_gap_s = 0.0
         self._identified_at = -math.inf
         self.sessions: dict[str, Session] = {}
@@ -186,6 +187,9 @@ class Gateway:
         number, count = asked.get("shard", (0, 1))
         if not 0 <= number < count:
             return 4010
+        mine = [one for one in self._world.guilds.values() if (one.id >> 22) % count == number]
+        if len(mine) > self.shard_servers:
+            return 4011
         flags = self._world.application.flags
         lacking = [i for i, f in NEEDED_FLAGS.items() if asked["intents"] & i and not flags & f]
         return 4014 if lacking else 0

@@ -184,6 +184,14 @@ async def test_a_start_that_discord_would_punish_is_not_made(pair: Pair, tmp_pat
     assert pair.double.gateway.identifies == []
 
 
+async def test_too_few_shards_are_named_with_the_way_out(pair: Pair, tmp_path: Path) -> None:
+    """A bot that has outgrown the number in its settings: a fault of the settings."""
+    pair.double.gateway.shard_servers = 1
+    with pytest.raises(ConfigError, match=r"discord\.shards: this bot is on more servers"):
+        async with AsyncExitStack() as stack:
+            await start(stack, pair.double, tmp_path, shards=1)
+
+
 async def test_an_api_without_shards_is_one_shard(pair: Pair, tmp_path: Path) -> None:
     """An API that knows no /gateway/bot is used as ever."""
     pair.double.gateway.without_shards = True
