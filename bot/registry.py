@@ -184,9 +184,9 @@ class AdapterRegistry:
                 await self._take_back(scope, old, str(error))
                 return
             self._speaking[scope.name] = new
-            if old is not None:
+            if old is not None:  # who speaks first takes nobody's place
                 self._announce(Swap(scope.name, old, new))
-            await self._make_room(scope)
+                await self._make_room(scope)
 
     async def _follow_trial(self, scope: Scope) -> None:
         """Make a new canary resident before it may answer; one that cannot be loaded is refused."""

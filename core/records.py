@@ -167,12 +167,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ShownMessage:
-    """A message of a platform that shows a reply now; `position` orders a reply's messages."""
+    """A message of a platform that shows a reply now; `position` orders a reply's messages.
+
+    `place` is the platform's key of the conversation, where it was asked for.
+    """
 
     message_id: str
     channel_id: str
     reply_id: str
     position: int
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

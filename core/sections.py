@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from core.canary import CanaryRules
+from core.shares import Group, ShardShare, whole_shards
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -212,6 +213,9 @@ class DiscordSettings(_Section):
 
     api_url: str = "https://discord.com/api/v10"
     gateway_url: str = "wss://gateway.discord.gg/"
+    shards: Annotated[int, Field(ge=0, le=16_384)] = 0
+    group: Annotated[int, Field(ge=0)] = 0
+    groups: Annotated[int, Field(ge=1, le=1024)] = 1
     scopes: Literal["server", "shared"] = "server"
     training_permission: str = ""
     owners: tuple[DiscordId, ...] = ()
@@ -235,6 +239,25 @@ class DiscordSettings(_Section):
     @classmethod
     def _list(cls, ids: object) -> object:
         return tuple(ids) if isinstance(ids, list) else ids  # TOML has lists, a frozen value none
+
+    @model_validator(mode="after")
+    def _a_share(self) -> DiscordSettings:
+        if self.group >= self.groups:
+            raise ValueError(
+                f"group is {self.group} but there are {self.groups} groups, counted from 0; write "
+                f"a group from 0 to {self.groups - 1}, or more groups"
+            )
+        if self.shards % self.groups:
+            raise ValueError(
+                f"shards is {self.shards}, which {self.groups} groups cannot share evenly; write a "
+                f"multiple of {self.groups}, or 0 for what Discord recommends"
+            )
+        return self
+
+    def share(self, recommended: int) -> ShardShare:
+        """Return which shards this process runs where Discord recommends so many in all."""
+        group = Group(self.group, self.groups)
+        return ShardShare(group, self.shards or whole_shards(recommended, self.groups))
 
 
 class ConsoleSettings(_Section):

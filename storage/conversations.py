@@ -181,16 +181,16 @@ class ConversationStore:
         )
         return frozenset(row["id"] for row in rows)
 
-    def places(self, platform: str) -> set[str]:
-        """Return the widest places of a platform with a conversation (`discord/<server>`)."""
+    def by_place(self, platform: str) -> dict[str, int]:
+        """Count the conversations of a platform's widest places (`discord/<server>`)."""
         rows = self._connection.all(
-            f"""SELECT DISTINCT
-            :prefix || '/' || substr(rest, 1, instr(rest || '/', '/') - 1) AS key
+            f"""SELECT :prefix || '/' || substr(rest, 1, instr(rest || '/', '/') - 1) AS key,
+            count(*) AS count
             FROM (SELECT substr(platform_key, length(:prefix) + 2) AS rest FROM conversations
-            WHERE {under("platform_key")}) WHERE rest <> ''""",  # noqa: S608 # a constant
+            WHERE {under("platform_key")}) WHERE rest <> '' GROUP BY key""",  # noqa: S608 # a constant
             {"prefix": platform},
         )
-        return {row["key"] for row in rows}
+        return {row["key"]: row["count"] for row in rows}
 
     def _end(self, conversation_id: str) -> int:
         return int(

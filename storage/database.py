@@ -18,6 +18,7 @@ from storage.conversations import ConversationStore
 from storage.copies import copy_database
 from storage.events import EventStore
 from storage.feedback import FeedbackStore
+from storage.groups import GroupStore
 from storage.imports import ImportStore
 from storage.keys import KeyStore
 from storage.people import PeopleStore
@@ -67,6 +68,7 @@ class Database:
         self.people = PeopleStore(self._connection, self.events, self.adapters)
         self.imports = ImportStore(self._connection, self.people, self.scopes)
         self.keys = KeyStore(self._connection, self.events)
+        self.groups = GroupStore(self._connection, self.events)
 
     def __enter__(self) -> Database:
         return self

@@ -144,6 +144,20 @@ def m010_create_api_keys(db: sqlite_utils.Database) -> None:
     )
 
 
+@migrations()
+def m011_say_whose_servers_these_are(db: sqlite_utils.Database) -> None:
+    """Keep which group of servers a database holds, so that no other group's bot uses it."""
+    db.execute(
+        """CREATE TABLE discord_group (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            number INTEGER NOT NULL,
+            total INTEGER NOT NULL CHECK (number BETWEEN 0 AND total - 1),
+            shards INTEGER NOT NULL,
+            claimed_at TEXT NOT NULL
+        ) STRICT"""
+    )
+
+
 _CANARY_TABLES = (
     """CREATE TABLE trial_replies (
         reply_id TEXT PRIMARY KEY REFERENCES replies(id) ON DELETE CASCADE,

@@ -84,7 +84,11 @@ class ShownReplies:
     def shown_since(self, at: str, limit: int = 500) -> list[ShownMessage]:
         """Return the messages that show what they show since this time or later, newest first."""
         rows = self._connection.all(
-            f"{_NAMES} WHERE at >= ? ORDER BY at DESC, position DESC LIMIT ?", (at, limit)
+            """SELECT m.message_id, m.channel_id, m.reply_id, m.position,
+            coalesce(c.platform_key, '') AS place FROM reply_messages m
+            JOIN replies r ON r.id = m.reply_id JOIN conversations c ON c.id = r.conversation_id
+            WHERE m.at >= ? ORDER BY m.at DESC, m.position DESC LIMIT ?""",
+            (at, limit),
         )
         return [ShownMessage(**row) for row in rows]
 

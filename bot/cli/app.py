@@ -20,6 +20,7 @@ from bot.cli import (
     retrain,
     runs,
     serve,
+    servers,
     up,
 )
 
@@ -41,6 +42,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(data.app, name="data")
 app.add_typer(keys.app, name="keys")
+app.add_typer(servers.app, name="servers")
 app.command("backup")(data.backup)
 app.command("restore")(data.restore)
 app.command("prepare")(up.prepare)

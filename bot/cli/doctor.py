@@ -25,6 +25,7 @@ from core.errors import ThumbtuneError
 from core.files import free_bytes
 from core.processors import available_cores
 from core.settings import Settings
+from core.shares import ShardShare
 
 MIN_FREE_BYTES = 2 * 10**9
 
@@ -153,16 +154,28 @@ async def _runs(settings: Settings) -> str:
 
 async def _discord(settings: Settings) -> str:
     from bot.discord.application import NO_TOKEN, invite_link, look
+    from bot.discord.servers import check
 
     if settings.discord_token is None:
         return NO_TOKEN
     found = await look(settings)
+    share = settings.discord.share(found.sessions.recommended_shards)
+    async with open_database(settings) as database:
+        await database.run(lambda db: check(db, share.group))
     permission = "set" if settings.discord.training_permission.strip() else "not set"
     return (
         f"{found.name}, application {found.id}; message content: "
         f"{CONTENT[found.message_content]}; members: {MEMBERS[found.members]}; training "
-        f"permission: {permission}; add it to a server: {invite_link(found.id)}"
+        f"permission: {permission}; {_shards(share, found.sessions.left)}; "
+        f"add it to a server: {invite_link(found.id)}"
     )
+
+
+def _shards(share: ShardShare, left: int | None) -> str:
+    """Say which shards this process would run, and how many sessions it may begin."""
+    runs = ", ".join(map(str, share.ids[:8])) + (", …" if len(share.ids) > 8 else "")
+    begins = "" if left is None else f", {left} session starts left"
+    return f"shards {runs} of {share.shards} ({share.group}){begins}"
 
 
 async def _console(settings: Settings) -> str:

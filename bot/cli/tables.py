@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bot.canary import TrialStanding, account
 from core.records import AdapterRecord, Run, Scope
+from core.shares import ShardShare
 from trainer.gate import Verdict
+
+if TYPE_CHECKING:
+    from bot.discord.servers import StoredServer
 
 STATE_STYLE = {
     "live": "bold green",
@@ -85,5 +91,24 @@ def show_adapters(
             adapter.created_at[:16],
             adapter.sha256[:12],
             adapter.detail,
+        )
+    console.print(table)
+
+
+def show_servers(console: Console, servers: Sequence[StoredServer], share: ShardShare) -> None:
+    """Print servers with the shard and the group that each falls to."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("server", no_wrap=True)
+    table.add_column("name", overflow="fold")
+    for heading in ("conversations", "shard", "group"):
+        table.add_column(heading, no_wrap=True)
+    for one in servers:
+        shard = share.shard_of(one.guild_id)
+        table.add_row(
+            str(one.guild_id or ""),
+            escape(one.name),
+            str(one.conversations),
+            f"{shard} of {share.shards}",
+            f"{shard % share.group.total} of {share.group.total}",
         )
     console.print(table)

@@ -163,7 +163,8 @@ async def web_console(world: World, output: Output, *, browse: bool) -> AsyncIte
 def _discord_status(bot: ThumbtuneBot) -> str:
     count = len(bot.guilds)
     servers = "1 server" if count == 1 else f"{count} servers"
-    return f"Discord: connected as {bot.user.name if bot.user else '?'} to {servers}"
+    shards = f" on {bot.shards_up}" if str(bot.shards_up) else ""
+    return f"Discord: connected as {bot.user.name if bot.user else '?'} to {servers}{shards}"
 
 
 def _status(world: World, due: datetime | None) -> str:

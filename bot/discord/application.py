@@ -7,7 +7,7 @@ bot. Every failure is one plain sentence for the operator. Knows no world and no
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import discord
@@ -32,6 +32,12 @@ BAD_TOKEN = (
     f"DISCORD_TOKEN: Discord does not accept it; reset it at {PORTAL} (Bot, Reset Token) and put "
     "the new one into .env"
 )
+TOO_FEW_SHARDS_CODE = 4011
+"""With which the gateway closes the connection of a shard that would hold too many servers."""
+TOO_FEW_SHARDS = (
+    "discord.shards: this bot is on more servers than so many shards may hold; write 0 for what "
+    "Discord recommends, or a larger multiple of discord.groups"
+)
 INTENTS_WITHDRAWN = (
     "Discord refused the privileged intents: they were switched off at "
     f"{PORTAL} (Bot) a moment ago; start again and the bot does without them"
@@ -39,13 +45,27 @@ INTENTS_WITHDRAWN = (
 
 
 @dataclass(frozen=True, slots=True)
+class Sessions:
+    """Over how many shards Discord would have a bot connect, and how often it may still begin a
+    session until its count begins anew; None where an API counts none.
+    """
+
+    recommended_shards: int = 1
+    left: int | None = None
+    resets_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Application:
-    """An application and which privileged intents it was granted in the developer portal."""
+    """An application, which privileged intents it was granted in the developer portal, and the
+    sessions it may begin.
+    """
 
     id: int
     name: str
     message_content: bool
     members: bool
+    sessions: Sessions = Sessions()
 
 
 def permissions() -> discord.Permissions:
@@ -91,7 +111,7 @@ async def look(settings: Settings) -> Application:
     client = discord.Client(intents=discord.Intents(guilds=True))  # none would be warned of
     try:
         await client.login(settings.discord_token.get_secret_value())
-        return _application(client)
+        return replace(_application(client), sessions=await _sessions(client))
     except (TypeError, KeyError, aiohttp.InvalidURL) as error:  # what answers is no such API
         raise ConfigError([_no_api(settings.discord.api_url)]) from error
     except ValueError as error:  # no header may hold such a token
@@ -129,12 +149,24 @@ def plain_fault(error: BaseException, settings: DiscordSettings) -> ThumbtuneErr
 
 def _fault_of_settings(error: BaseException, address: str) -> str:
     """Return what is wrong with the settings if they are at fault, or nothing."""
-    closed = isinstance(error, discord.ConnectionClosed) and error.code == BAD_TOKEN_CODE
-    if closed or isinstance(error, discord.LoginFailure):
+    code = error.code if isinstance(error, discord.ConnectionClosed) else None
+    if code == BAD_TOKEN_CODE or isinstance(error, discord.LoginFailure):
         return BAD_TOKEN
+    if code == TOO_FEW_SHARDS_CODE:
+        return TOO_FEW_SHARDS
     if isinstance(error, discord.PrivilegedIntentsRequired):
         return INTENTS_WITHDRAWN
     return _no_api(address) if isinstance(error, discord.NotFound) else ""
+
+
+async def _sessions(client: discord.Client) -> Sessions:
+    """Ask how sessions are to be begun; an API without shards has no answer to that."""
+    try:
+        found = await client.http.request(Route("GET", "/gateway/bot"))
+    except discord.NotFound:
+        return Sessions()
+    limit = found["session_start_limit"]
+    return Sessions(found["shards"], limit["remaining"], limit["reset_after"] / 1000)
 
 
 def _no_api(address: str) -> str:

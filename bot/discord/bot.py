@@ -25,8 +25,10 @@ from bot.discord.door import Door
 from bot.discord.limits import RateLimit
 from bot.discord.pace import EditPace
 from bot.discord.places import Places
+from bot.discord.shards import Shards, ShardState
 from bot.privacy import Memory
 from bot.world import World
+from core.shares import ShardShare
 
 log = logging.getLogger(__name__)
 MINUTE_S = 60.0
@@ -70,18 +72,25 @@ def owners_of(application: discord.AppInfo) -> set[int]:
     }
 
 
-class ThumbtuneBot(commands.Bot):
-    """The bot on Discord. `say` is told in a few words what the operator should know."""
+class ThumbtuneBot(commands.AutoShardedBot):
+    """The bot on Discord: the servers of its share of the shards. `say` is told in a few words what
+    the operator should know.
+    """
 
     def __init__(
         self,
         world: World,
         *,
+        share: ShardShare | None = None,
         intents: discord.Intents | None = None,
         say: Callable[[str], None] = quiet,
     ) -> None:
         self.pace = EditPace()
+        self.share = share or ShardShare()
+        self.shards_up = Shards(self.share)
         super().__init__(
+            shard_count=self.share.shards,
+            shard_ids=list(self.share.ids),
             command_prefix=(),
             help_command=None,
             intents=intents or wanted_intents(message_content=False, members=False),
@@ -129,7 +138,33 @@ class ThumbtuneBot(commands.Bot):
         application = self.application
         if application is not None:
             self.access.owners |= owners_of(application)
-        await self.tree.sync()
+        if self.share.group.number == 0:  # the commands are the application's: once is enough
+            await self.tree.sync()
+
+    async def launch_shard(self, gateway: Any, shard_id: int, *, initial: bool = False) -> None:
+        """Connect a shard at the distance that Discord asks for, kept while no socket is open yet:
+        leaving meanwhile leaves none behind.
+        """
+        if not initial:
+            await self.shards_up.gap()
+        await super().launch_shard(gateway, shard_id, initial=True)
+
+    async def before_identify_hook(self, _shard_id: int | None, *, initial: bool = False) -> None:
+        """Keep the same distance where a shard begins anew."""
+        if not initial:
+            await self.shards_up.gap()
+
+    async def on_shard_ready(self, shard_id: int) -> None:
+        """Note that a shard came in."""
+        self.shards_up.came(shard_id)
+
+    async def on_shard_resumed(self, shard_id: int) -> None:
+        """Note that a shard has its session back."""
+        self.shards_up.came(shard_id)
+
+    async def on_shard_disconnect(self, shard_id: int) -> None:
+        """Note that a shard lost its connection."""
+        self.shards_up.went(shard_id)
 
     async def on_message(self, message: discord.Message, /) -> None:
         """Leave messages to the chat feature: there are no prefix commands."""
@@ -140,6 +175,15 @@ class ThumbtuneBot(commands.Bot):
         if task is not None:
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
+
+    def _get_state(self, **options: Any) -> ShardState:
+        return ShardState(
+            dispatch=self.dispatch,
+            handlers=self._handlers,
+            hooks=self._hooks,
+            http=self.http,
+            **options,
+        )
 
     def _feature(self, kind: type[C]) -> C:
         cog = self.get_cog(kind.__cog_name__)

@@ -75,6 +75,17 @@ def spot_of(channel: Any) -> Spot:
     return Spot(guild_id, channel.id)
 
 
+def server_scope(guild_id: int | None) -> str:
+    """Return the scope of a server with an adapter of its own, or of direct messages (None)."""
+    return DM_SCOPE if guild_id is None else f"{PLATFORM}-{guild_id}"
+
+
+def guild_of(key: str) -> int | None:
+    """Return the server that a place's key lies in; None for direct messages."""
+    name = key.split("/")[1] if "/" in key else ""
+    return int(name) if name.isdecimal() else None
+
+
 class Places:
     """Settings of servers and channels. All methods run on the event loop."""
 
@@ -89,7 +100,7 @@ class Places:
         """Return the scope whose adapter speaks on a server, or in direct messages (None)."""
         if self._settings.discord.scopes == "shared":
             return SHARED_SCOPE
-        return DM_SCOPE if guild_id is None else f"{PLATFORM}-{guild_id}"
+        return server_scope(guild_id)
 
     async def server(self, spot: Spot) -> ServerPlace:
         """Return the settings of the spot's server."""

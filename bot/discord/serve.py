@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
-from bot.discord.application import look, plain_fault
+from bot.discord.application import Sessions, look, plain_fault
 from bot.discord.bot import ThumbtuneBot, wanted_intents
+from bot.discord.lock import only_server
+from bot.discord.servers import claim
 from bot.world import World
 from core.errors import ThumbtuneError
 from core.garbage import spare_the_loop
+from core.shares import ShardShare
 
 log = logging.getLogger(__name__)
 READY_S = 60.0
-"""How long the gateway may take to accept the bot at the start."""
-HANDSHAKE_PAUSE_S = 1.0
-"""How long after a failed first handshake the next is tried."""
+"""How long the gateway may take to accept a shard at the start; further ones come after it."""
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 600.0
 STEADY_S = 600.0
@@ -50,21 +51,6 @@ async def discord_face(
         await connection.close()
 
 
-async def _stay(bot: ThumbtuneBot) -> None:
-    """Connect and stay connected, over any number of failed first handshakes.
-
-    discord.py tries again by resuming the socket it had. Where it never had one it fails on that
-    instead (https://github.com/Rapptz/discord.py/issues/10520) and has to be asked again.
-    """
-    while True:
-        try:
-            return await bot.connect()
-        except AttributeError as error:
-            if error.obj is not None or error.name != "sequence":
-                raise
-        await asyncio.sleep(HANDSHAKE_PAUSE_S)
-
-
 class Connection:
     """One bot at a time, and the task that keeps it connected."""
 
@@ -74,10 +60,16 @@ class Connection:
         self._bot: ThumbtuneBot | None = None
         self._running: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._alone = ExitStack()
 
     async def open(self) -> ThumbtuneBot:
         """Connect, and stay connected until `close`."""
-        bot = await self._connect()
+        self._alone.enter_context(only_server(self._world.settings.data_dir))
+        try:
+            bot = await self._connect()
+        except BaseException:
+            self._alone.close()
+            raise
         self._keeper = asyncio.create_task(self._keep(), name="discord-keeper")
         return bot
 
@@ -87,19 +79,23 @@ class Connection:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self._end()
+        self._alone.close()
 
     async def _connect(self) -> ThumbtuneBot:
         """Start a bot and wait until it is ready; leave nothing behind if it fails."""
         settings = self._world.settings
         application = await look(settings)
+        share = settings.discord.share(application.sessions.recommended_shards)
+        await self._world.database.run(lambda db: claim(db, share))
+        _enough(application.sessions, share)
         intents = wanted_intents(
             message_content=application.message_content, members=application.members
         )
-        self._bot = bot = ThumbtuneBot(self._world, intents=intents, say=self._say)
+        self._bot = bot = ThumbtuneBot(self._world, share=share, intents=intents, say=self._say)
         try:
             token = settings.discord_token
             await bot.login(token.get_secret_value() if token else "")
-            self._running = asyncio.create_task(_stay(bot), name="discord")
+            self._running = asyncio.create_task(bot.connect(), name="discord")
             await self._ready(bot, self._running)
         except BaseException as error:
             await self._end()
@@ -109,7 +105,7 @@ class Connection:
         return bot
 
     async def _ready(self, bot: ThumbtuneBot, running: asyncio.Task[None]) -> None:
-        ready = asyncio.create_task(bot.wait_until_ready(), name="discord-ready")
+        ready = asyncio.create_task(bot.shards_up.first_ready(), name="discord-ready")
         try:
             await asyncio.wait(
                 {ready, running}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED
@@ -119,7 +115,7 @@ class Connection:
         if running.done():
             await running
             raise ThumbtuneError("the connection to Discord ended before it was ready; try again")
-        if not bot.is_ready():
+        if not bot.shards_up.ready:
             address = self._world.settings.discord.gateway_url
             raise ThumbtuneError(
                 f"the Discord gateway {address} did not let the bot in within {READY_S:.0f} s; "
@@ -159,4 +155,16 @@ class Connection:
         if bot is not None:
             await bot.leave()
         if running is not None:
+            running.cancel()  # discord.py tries a first handshake again and again, closed or not
             await asyncio.gather(running, return_exceptions=True)
+
+
+def _enough(sessions: Sessions, share: ShardShare) -> None:
+    """Refuse a start that takes more sessions than are left: Discord would reset the token."""
+    needed = len(share.ids)
+    if sessions.left is not None and sessions.left < needed:
+        raise ThumbtuneError(
+            f"Discord lets this bot begin {sessions.left} more sessions within the next "
+            f"{sessions.resets_after_s / 3600:.1f} h, and {needed} shards take {needed}; beyond "
+            "that it would reset the token, so wait, and find out what starts the bot so often"
+        )

@@ -18,6 +18,7 @@ from core.manifest import WEIGHTS, read_manifest
 from core.records import AdapterRecord, Person
 from core.settings import Settings
 from storage.database import Database
+from storage.scopes import ScopeStore
 from tests.tiny import publish_tiny_adapter
 
 SCOPE = "console"
@@ -185,3 +186,17 @@ async def test_a_version_is_not_adopted_from_elsewhere(world: World) -> None:
     with pytest.raises(AdapterRefused, match="lies in adapters/console/v1, not in adapters/copy"):
         await world.registry.adopt(name, copy, actor="test")
     assert world.engine.stats().adapters == ()
+
+
+async def test_a_start_looks_at_the_scopes_once_however_many_there_are(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand servers would otherwise be read a thousand times over."""
+    async with open_world(settings, lambda _: None) as world:
+        for number in range(30):
+            await world.database.run(lambda db, name=f"s{number}": db.scopes.ensure(name))
+    looks: list[int] = []
+    listed = ScopeStore.list
+    monkeypatch.setattr(ScopeStore, "list", lambda store: looks.append(1) or listed(store))
+    async with open_world(settings, lambda _: None):
+        assert len(looks) < 5

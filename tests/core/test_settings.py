@@ -153,3 +153,17 @@ def test_an_api_address_with_a_path_in_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_settings(write(tmp_path, '[api]\nhost = "http://x/"\nport = 70000\n'))
     assert "api.host: " in str(error.value) and "api.port: " in str(error.value)
+
+
+def test_a_group_is_one_of_the_groups(tmp_path: Path) -> None:
+    """They are counted from 0."""
+    with pytest.raises(ConfigError, match="discord: group is 2 but there are 2 groups, counted"):
+        load_settings(write(tmp_path, "[discord]\ngroup = 2\ngroups = 2\n"))
+
+
+def test_shards_are_a_multiple_of_the_groups(tmp_path: Path) -> None:
+    """So that a server's group never depends on how many shards there are."""
+    with pytest.raises(ConfigError, match="discord: shards is 5, which 2 groups cannot share"):
+        load_settings(write(tmp_path, "[discord]\nshards = 5\ngroups = 2\n"))
+    share = load_settings(write(tmp_path, "[discord]\ngroup = 1\ngroups = 2\n")).discord.share(5)
+    assert share.ids == (1, 3, 5)

@@ -34,6 +34,12 @@ class Clock:
         self._last_id = max(made, self._last_id + 1)
         return self._last_id
 
+    def next_id_on(self, shard: int, count: int) -> int:
+        """A snowflake larger than all before it, of a server on this of so many shards."""
+        made = self.next_id() >> 22
+        self._last_id = (made + 1 + (shard - made - 1) % count) << 22
+        return self._last_id
+
 
 def iso(at: float) -> str:
     """`at` as Discord writes timestamps."""

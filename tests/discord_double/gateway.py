@@ -2,13 +2,15 @@
 
 Invariant: an event gets its sequence number and its place in the session's log when it is
 dispatched, socket or none, so a RESUME replays exactly what the client missed. Dispatching never
-waits: each socket has a queue and a writer. Intents decide what a session is sent. Knows no REST.
+waits: each socket has a queue and a writer. Intents and its shard decide what a session is sent.
+Knows no REST.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -55,6 +57,12 @@ class Gateway:
         self.identifies: list[Json] = []
         self.resumes: list[Json] = []
         self.presences: list[Json] = []
+        self.recommended_shards = 1
+        self.without_shards = False
+        self.starts_left = 1000
+        self.shard_servers = 2500
+        self.identify_gap_s = 0.0
+        self._identified_at = -math.inf
         self.sessions: dict[str, Session] = {}
         self._world = world
         self._lines: set[Line] = set()
@@ -69,21 +77,22 @@ class Gateway:
     # -- what happens to clients
 
     def dispatch(self, event: str, data: Payload, *, intent: int = 0) -> None:
-        """Tell every session that asked for `intent` (0: all of them)."""
+        """Tell every session that asked for `intent` (0: all of them) and whose shard it is."""
         for session in self.sessions.values():
             if not intent or session.intents & intent:
                 built = data(session.intents) if callable(data) else data
-                self._log(session, event, built)
+                if session.hears(_guild_id(event, built)):
+                    self._log(session, event, built)
 
     def announce(self, guild: Guild) -> None:
         """Tell every session of a server that the bot is in."""
         for session in self.sessions.values():
-            if session.intents & GUILDS:
+            if session.intents & GUILDS and session.hears(guild.id):
                 self._log(session, "GUILD_CREATE", self._guild_create(session, guild))
 
-    def drop(self) -> None:
-        """Cut every socket without a word; sessions stay and can be resumed."""
-        for line in list(self._lines):
+    def drop(self, *, shard: int | None = None) -> None:
+        """Cut every socket, or one shard's, without a word; sessions stay and can be resumed."""
+        for line in self._of(shard):
             self._detach(line)
             line.cut()
 
@@ -92,17 +101,29 @@ class Gateway:
         for line in self._lines:
             line.send({"op": 7, "d": None})
 
-    def invalidate(self) -> None:
-        """Forget every session and tell the clients that are there (op 9, not resumable)."""
-        self.sessions.clear()
-        for line in self._lines:
+    def invalidate(self, *, shard: int | None = None) -> None:
+        """Forget every session, or one shard's, and tell the clients that are there (op 9, not
+        resumable).
+        """
+        for line in self._of(shard):
+            if line.session is not None:
+                self.sessions.pop(line.session.id, None)
             line.session = None
             line.send({"op": 9, "d": False})
+        if shard is None:
+            self.sessions.clear()
 
     def close_all(self, code: int) -> None:
         """Close every socket with `code`."""
-        for line in list(self._lines):
+        for line in self._of(None):
             line.close(code)
+
+    def _of(self, shard: int | None) -> list[Line]:
+        return [
+            line
+            for line in self._lines
+            if shard is None or (line.session is not None and line.session.shard[0] == shard)
+        ]
 
     # -- one client
 
@@ -144,11 +165,16 @@ class Gateway:
         if refusal:
             line.close(refusal)
             return
-        session = Session(secrets.token_hex(16), asked["intents"], line=line)
+        if self._too_soon():
+            line.send({"op": 9, "d": False})
+            return
+        self.starts_left -= 1
+        shard = tuple(asked.get("shard", (0, 1)))
+        session = Session(secrets.token_hex(16), asked["intents"], shard, line=line)
         self.sessions[session.id] = session
         line.session = session
         self._log(session, "READY", self._ready(session))
-        for guild in self._guilds():
+        for guild in self._guilds(session):
             if session.intents & GUILDS:
                 self._log(session, "GUILD_CREATE", self._guild_create(session, guild))
 
@@ -158,9 +184,23 @@ class Gateway:
             return 4005
         if asked["token"] != self._world.application.token:
             return 4004
+        number, count = asked.get("shard", (0, 1))
+        if not 0 <= number < count:
+            return 4010
+        mine = [one for one in self._world.guilds.values() if (one.id >> 22) % count == number]
+        if len(mine) > self.shard_servers:
+            return 4011
         flags = self._world.application.flags
         lacking = [i for i, f in NEEDED_FLAGS.items() if asked["intents"] & i and not flags & f]
         return 4014 if lacking else 0
+
+    def _too_soon(self) -> bool:
+        """Whether the last identification is so recent that this one is refused (op 9)."""
+        now = time.monotonic()
+        if now - self._identified_at < self.identify_gap_s:
+            return True
+        self._identified_at = now
+        return False
 
     def _resume(self, line: Line, frame: Json) -> None:
         asked = frame["d"]
@@ -226,15 +266,16 @@ class Gateway:
         if session.line is not None:
             session.line.send(frame)
 
-    def _guilds(self) -> list[Guild]:
-        return [guild for guild in self._world.guilds.values() if guild.has_bot]
+    def _guilds(self, session: Session) -> list[Guild]:
+        guilds = self._world.guilds.values()
+        return [guild for guild in guilds if guild.has_bot and session.hears(guild.id)]
 
     def _ready(self, session: Session) -> Json:
         application = self._world.application
-        return {
+        return ({} if self.without_shards else {"shard": list(session.shard)}) | {
             "v": 10,
             "user": user_json(self._world.bot) | {"verified": True, "mfa_enabled": False},
-            "guilds": [{"id": str(guild.id), "unavailable": True} for guild in self._guilds()],
+            "guilds": [{"id": str(one.id), "unavailable": True} for one in self._guilds(session)],
             "session_id": session.id,
             "resume_gateway_url": self.url,
             "application": {"id": str(application.id), "flags": application.flags},
@@ -244,3 +285,8 @@ class Gateway:
         everyone = list(guild.members.values())
         sent = everyone if session.intents & GUILD_PRESENCES else [self._world.bot]
         return guild_create_json(self._world, guild, members=sent)
+
+
+def _guild_id(event: str, data: Json) -> int:
+    """The server an event is of; 0 for direct messages."""
+    return int(data["id"] if event == "GUILD_DELETE" else data.get("guild_id") or 0)

@@ -19,12 +19,20 @@ from tests.discord_double.records import Json
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """An identified client: its intents and everything it was ever sent."""
+    """An identified client: its intents, its shard (number, of how many), and everything it was
+    ever sent.
+    """
 
     id: str
     intents: int
+    shard: tuple[int, int] = (0, 1)
     log: list[Json] = field(default_factory=list)
     line: Line | None = None
+
+    def hears(self, guild_id: int) -> bool:
+        """Whether a server's events (0: those of direct messages) are sent to this shard."""
+        number, count = self.shard
+        return (guild_id >> 22) % count == number
 
 
 class Line:

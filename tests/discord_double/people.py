@@ -44,9 +44,11 @@ class People:
         """A new account."""
         return self.world.add_user(name, bot=bot)
 
-    async def guild(self, name: str, *, members: list[User] | None = None) -> Guild:
-        """A server that the bot is in; the first member owns it."""
-        guild = self.world.add_guild(name, members=members or [])
+    async def guild(
+        self, name: str, *, members: list[User] | None = None, shard: tuple[int, int] = (0, 1)
+    ) -> Guild:
+        """A server that the bot is in, on this shard of so many; the first member owns it."""
+        guild = self.world.add_guild(name, members=members or [], shard=shard)
         self.gateway.announce(guild)
         return guild
 

@@ -121,9 +121,9 @@ class Double(Pressing):
 
     # -- the gateway
 
-    def drop(self) -> None:
-        """Cut every gateway socket without a word."""
-        self.gateway.drop()
+    def drop(self, *, shard: int | None = None) -> None:
+        """Cut every gateway socket, or one shard's, without a word."""
+        self.gateway.drop(shard=shard)
 
     # -- what was seen
 
@@ -149,9 +149,17 @@ class Double(Pressing):
         self.gateway_url = self.gateway.url = f"ws://127.0.0.1:{port}/"
         self.world.files_url = f"http://127.0.0.1:{port}/attachments"
 
-    async def _gateway_url(self, _request: web.Request) -> web.Response:
-        start = {"total": 1000, "remaining": 999, "reset_after": 14_400_000, "max_concurrency": 1}
-        return as_json({"url": self.gateway_url, "shards": 1, "session_start_limit": start})
+    async def _gateway_url(self, request: web.Request) -> web.Response:
+        if self.gateway.without_shards and request.path.endswith("/bot"):
+            return as_json({"message": "404: Not Found", "code": 0}, status=404)
+        start = {
+            "total": 1000,
+            "remaining": self.gateway.starts_left,
+            "reset_after": 14_400_000,
+            "max_concurrency": 1,
+        }
+        shards = self.gateway.recommended_shards
+        return as_json({"url": self.gateway_url, "shards": shards, "session_start_limit": start})
 
     async def _file_bytes(self, request: web.Request) -> web.Response:
         channel = self.world.channels.get(int(request.match_info["channel"]))

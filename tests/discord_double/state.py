@@ -62,10 +62,16 @@ class World:
         self.users[user.id] = user
         return user
 
-    def add_guild(self, name: str, *, members: list[User]) -> Guild:
-        """A server with the bot in it, owned by the first of `members` or by the operator."""
+    def add_guild(
+        self, name: str, *, members: list[User], shard: tuple[int, int] = (0, 1)
+    ) -> Guild:
+        """A server with the bot in it, owned by the first of `members` or by the operator; `shard`
+        is one (number, of how many) that its id is to fall to.
+        """
         owner = members[0] if members else self.application.owner
-        guild = Guild(self.clock.next_id(), name, owner, self.clock.next_id(), self.clock.now())
+        guild = Guild(
+            self.clock.next_id_on(*shard), name, owner, self.clock.next_id(), self.clock.now()
+        )
         guild.members = {user.id: user for user in [self.bot, owner, *members]}
         self.guilds[guild.id] = guild
         return guild

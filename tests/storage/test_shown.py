@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,19 @@ def test_messages_come_newest_first(db: Database, chat: Chat) -> None:
         db.replies.show(reply_to(chat).id, "c", [f"{number}"])
     assert [one.message_id for one in db.replies.shown_since("2000", limit=2)] == ["2", "1"]
     assert db.replies.shown_since("2999") == []
+
+
+def test_messages_come_with_the_place_of_their_conversation(db: Database, chat: Chat) -> None:
+    """Whose they are is known by where they were said; a conversation without a key has none."""
+    db.replies.show(reply_to(chat).id, "c", ["1"])
+    place = db.conversations.open("console", platform_key="discord/7/8/9")
+    there = replace(chat, conversation=place)
+    db.replies.show(reply_to(there).id, "c", ["2"])
+    assert {one.message_id: one.place for one in db.replies.shown_since("2000")} == {
+        "1": "",
+        "2": "discord/7/8/9",
+    }
+    assert db.conversations.by_place("discord") == {"discord/7": 1}
 
 
 @pytest.mark.parametrize("message", ["question", "answer"])

@@ -73,7 +73,7 @@ class ChatCog(commands.Cog):
                 await self._say(message, refusal)
 
     @commands.Cog.listener()
-    async def on_ready(self) -> None:
+    async def on_shard_ready(self, _shard_id: int) -> None:
         """Mend what a restart cut off."""
         await self._bot.desk.mend()
 

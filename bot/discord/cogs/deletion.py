@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import discord
 from discord.ext import commands, tasks
 
-from bot.discord.places import PLATFORM, SHARED_SCOPE, Spot, spot_of
+from bot.discord.places import PLATFORM, Spot, server_scope, spot_of
+from bot.discord.servers import forget_place, forget_server, known_servers
 from bot.discord.wording import privacy as words
 from bot.privacy import stop_runs
 from core.errors import ThumbtuneError
@@ -101,20 +102,23 @@ class DeletionCog(commands.Cog):
         await self._remove_server(guild.id)
 
     @commands.Cog.listener()
-    async def on_ready(self) -> None:
+    async def on_shard_ready(self, shard_id: int) -> None:
         """Remove what was kept of servers left while the bot was away.
 
-        READY names every server, those in an outage included, so one that is missing was left.
+        A shard's READY names every server on it, those in an outage included, so one that is
+        missing was left.
         """
+        shard_of = self._bot.share.shard_of
         joined = {guild.id for guild in self._bot.guilds}
-        known = await self._bot.world.database.run(_known_servers)
-        for guild_id in sorted(known - joined):
+        known = await self._bot.world.database.run(known_servers)
+        left = {one for one in known if one is not None and shard_of(one) == shard_id} - joined
+        for guild_id in sorted(left):
             await self._remove_server(guild_id)
 
     async def _remove_server(self, guild_id: int) -> None:
         await self._remove(guild_id, Spot(guild_id, 0).server_key)
-        scope = f"{PLATFORM}-{guild_id}"
-        spoke = await self._bot.world.database.run(lambda db: _base_again(db, scope))
+        scope = server_scope(guild_id)
+        spoke = await self._bot.world.database.run(lambda db: forget_server(db, guild_id, actor=BY))
         await stop_runs(
             self._bot.world.database,
             self._bot.world.settings.data_dir,
@@ -124,9 +128,10 @@ class DeletionCog(commands.Cog):
         self._bot.say(words.server_left(scope, spoke))
 
     async def _remove(self, guild_id: int, key: str) -> None:
-        """Remove a place by its key, whichever way adapters are shared now or were before."""
-        scopes = (f"{PLATFORM}-{guild_id}", SHARED_SCOPE)
-        gone = await self._bot.world.database.run(lambda db: _remove_place(db, scopes, key))
+        """Remove a place by its key."""
+        gone = await self._bot.world.database.run(
+            lambda db: forget_place(db, guild_id, key, actor=BY)
+        )
         self._bot.world.chat.memory.forget_conversations(gone)
         self._bot.desk.questions.forget_conversations(gone)
         await self._bot.places.remove(key)
@@ -198,38 +203,9 @@ def _forget_all(db: Database, message_ids: Collection[str]) -> frozenset[str]:
     return frozenset(shown)
 
 
-def _remove_place(db: Database, scopes: Iterable[str], key: str) -> frozenset[str]:
-    """Remove a place's conversations and return their ids."""
-    gone = db.conversations.under(key)
-    for scope in scopes:
-        db.conversations.remove(scope, key, actor=BY)
-    return gone
-
-
 def _redacted(db: Database, platform_id: str, key: str) -> list[str]:
     """Take away a person's text in one place; return their id if they were ever met."""
     met = [one.id for one in db.people.find(platform_id) if one.platform == PLATFORM]
     for person_id in met:
         db.replies.redact(person_id, key_prefix=key, actor=BY)
     return met
-
-
-def _known_servers(db: Database) -> set[int]:
-    keys = {*db.places.list(PLATFORM), *db.conversations.places(PLATFORM)}
-    names = {key.split("/")[1] for key in keys if "/" in key}
-    return {int(name) for name in names if name.isdecimal()}
-
-
-def _base_again(db: Database, scope: str) -> str | None:
-    """Let the base speak in the scope of a server that is gone, and nothing train there any more;
-    return what spoke there.
-    """
-    row = next((one for one in db.scopes.list() if one.name == scope), None)
-    if row is None:
-        return None
-    if row.training_enabled:
-        db.scopes.set_training(scope, False, BY)
-    db.adapters.end_trial(scope, "undecided", actor=BY, why="the server removed the bot")
-    if row.live:
-        db.adapters.promote_base(scope, actor=BY)
-    return row.live

@@ -116,7 +116,8 @@ class PrivacyCog(
             case "export":
                 await self._export(interaction)
             case "forget":
-                await tell(interaction, words.CONFIRM_FORGET, view=_view("forget-now", "keep"))
+                asked = self._said(words.CONFIRM_FORGET)
+                await tell(interaction, asked, view=_view("forget-now", "keep"))
             case "forget-now":
                 await self._forget(interaction)
             case "keep":
@@ -136,7 +137,7 @@ class PrivacyCog(
 
     async def _opt_out(self, interaction: discord.Interaction[Any]) -> None:
         done = await in_time(interaction, self._opted_out(interaction))
-        await tell(interaction, words.opted_out(done.removed, done.adapters))
+        await tell(interaction, self._said(words.opted_out(done.removed, done.adapters)))
 
     async def _opted_out(self, interaction: discord.Interaction[Any]) -> Forgotten:
         world, person = self._bot.world, await self._bot.access.person(interaction.user.id)
@@ -158,16 +159,16 @@ class PrivacyCog(
             actor=person.id,
             memories=self._bot.memories,
         )
-        await tell(interaction, words.forgotten(done.removed, done.adapters))
+        await tell(interaction, self._said(words.forgotten(done.removed, done.adapters)))
 
     async def _export(self, interaction: discord.Interaction[Any]) -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)
         person = await self._bot.access.person(interaction.user.id)
         data = await export_person(self._bot.world.database, person.id)
         try:
-            await interaction.user.send(words.COPY, file=_file(data))
+            await interaction.user.send(self._said(words.COPY), file=_file(data))
         except (discord.Forbidden, discord.HTTPException):
-            await tell(interaction, words.COPY_HERE, file=_file(data))
+            await tell(interaction, self._said(words.COPY_HERE), file=_file(data))
             return
         await tell(interaction, words.COPY_SENT)
 
@@ -186,7 +187,11 @@ class PrivacyCog(
             words.learnt(held.adapters) if held.adapters else "",
             words.retention(settings.privacy.retention_days),
         ]
-        return "\n\n".join(part for part in parts if part)
+        return self._said("\n\n".join(part for part in parts if part))
+
+    def _said(self, text: str) -> str:
+        """Return the text, and that it holds for this group's servers where there are others."""
+        return f"{text}\n\n{words.IN_PARTS}" if self._bot.share.group.total > 1 else text
 
 
 def _file(data: bytes) -> discord.File:

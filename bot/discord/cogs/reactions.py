@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 import discord
 from discord.ext import commands, tasks
 
+from bot.discord.places import guild_of
 from bot.feedback import Thumb
 from core.errors import Conflict
 from core.records import Reply, utc_text
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 PAGE = 100
 COMPARED = 2000
-"""How many messages are compared after a connection, newest first."""
+"""How many messages are compared for each shard after a connection, newest first."""
 KNOWN_USERS = 5000
 EARLY = 500
 EARLY_S = 10.0
@@ -53,7 +54,7 @@ class ReactionsCog(commands.Cog):
         self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._bots: OrderedDict[int, bool] = OrderedDict()
         self._early: OrderedDict[int, int] = OrderedDict()
-        self._comparing: asyncio.Task[None] | None = None
+        self._comparing: dict[int, asyncio.Task[None]] = {}
 
     async def cog_load(self) -> None:
         """Begin to look after reactions that came before the end of their reply."""
@@ -62,9 +63,9 @@ class ReactionsCog(commands.Cog):
     async def cog_unload(self) -> None:
         """Stop what runs in the background."""
         self._look_again.cancel()
-        if self._comparing is not None:
-            self._comparing.cancel()
-            await asyncio.gather(self._comparing, return_exceptions=True)
+        for task in self._comparing.values():
+            task.cancel()
+        await asyncio.gather(*self._comparing.values(), return_exceptions=True)
 
     # -- as they come
 
@@ -179,20 +180,25 @@ class ReactionsCog(commands.Cog):
     # -- after a time away
 
     @commands.Cog.listener()
-    async def on_ready(self) -> None:
-        """Compare what is known with Discord, from the newest message on; a later READY begins
-        anew.
+    async def on_shard_ready(self, shard_id: int) -> None:
+        """Compare what is known with Discord, from the newest message on; a later READY of the
+        shard begins anew.
         """
-        if self._comparing is not None:
-            self._comparing.cancel()
-        self._comparing = asyncio.create_task(self._compare_all(), name="compare-reactions")
+        if shard_id in self._comparing:
+            self._comparing[shard_id].cancel()
+        self._comparing[shard_id] = asyncio.create_task(
+            self._compare_shard(shard_id), name=f"compare-reactions-{shard_id}"
+        )
 
-    async def _compare_all(self) -> None:
+    async def _compare_shard(self, shard_id: int) -> None:
+        share = self._bot.share
         days = self._bot.world.settings.discord.reconcile_days
         since = utc_text(datetime.now(UTC) - timedelta(days=days))
-        shown = await self._bot.world.database.run(
-            lambda db: db.replies.shown_since(since, limit=COMPARED)
+        limit = COMPARED * len(share.ids)
+        found = await self._bot.world.database.run(
+            lambda db: db.replies.shown_since(since, limit=limit)
         )
+        shown = [one for one in found if share.shard_of(guild_of(one.place)) == shard_id]
         channels: dict[int, list[int]] = {}
         for message in shown:
             if message.channel_id:

@@ -175,7 +175,7 @@ class TrainingCog(commands.Cog):
         return runs[0] if runs else None
 
     @commands.Cog.listener()
-    async def on_ready(self) -> None:
+    async def on_shard_ready(self, _shard_id: int) -> None:
         """Follow the runs that are shown somewhere and went on, or can go on, over a restart."""
         if self._mended:
             return

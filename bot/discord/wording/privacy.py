@@ -39,6 +39,11 @@ CONFIRM_FORGET = (
     "your votes and corrections, and your choices here. It cannot be undone. Shall I?"
 )
 """Asked before anybody is forgotten."""
+IN_PARTS = (
+    "I run in several parts, each with records of its own, and this is about the part that serves "
+    "you here. Use /privacy on each other server where you talked to me, too."
+)
+"""Added to what `/privacy` says of what is kept, where several bot processes share the servers."""
 LEFT_ALONE = "Nothing was changed."
 """Told when forgetting is called off."""
 NOTHING_REMOVED = "There was nothing to remove."

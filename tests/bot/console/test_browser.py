@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from fastapi import FastAPI
@@ -34,6 +35,14 @@ async def ask(sight: Sight, text: str) -> None:
     await sight.page.wait_for_load_state()  # a new conversation has a page of its own
     await sight.settled()
     await sight.page.locator("#message").blur()
+
+
+WORDS = """[...document.querySelectorAll(".page span")].map(word => {
+    const range = document.createRange(); range.selectNodeContents(word);
+    const box = range.getBoundingClientRect(); return {left: box.left, right: box.right}; })"""
+ENDS = """[...document.querySelectorAll(".days-ends span")].map(
+    day => day.getBoundingClientRect().height)"""
+"""Where the words of the navigation are drawn, and how high those under the bars are, in pixels."""
 
 
 async def test_the_whole_story(address: str, world: World) -> None:
@@ -175,6 +184,18 @@ async def test_a_phone_needs_no_sideways_scroll(address: str, world: World) -> N
         for path in (*PAGES, "/feedback/review", "/people"):
             await sight.page.goto(address + path)
             assert await sight.sideways() <= 0, path
+
+
+async def test_a_phones_words_keep_apart_and_are_large_enough(address: str, world: World) -> None:
+    """The words under the icons never touch, and none on the overview is smaller than they are."""
+    async with chromium(viewport=PHONE) as sight:
+        await sight.page.goto(f"{address}/overview")
+        boxes = await sight.page.evaluate(WORDS)
+        gaps = [after["left"] - before["right"] for before, after in pairwise(boxes)]
+        assert len(boxes) == 6 and min(gaps) >= 4, gaps
+        assert boxes[0]["left"] >= 2
+        heights = await sight.page.evaluate(ENDS)
+        assert len(heights) == 2 and min(heights) >= 10
 
 
 async def test_colours_are_switched_and_remembered(address: str) -> None:

@@ -1,8 +1,8 @@
 """The bot in a process of its own, on a scripted engine, against a double: for the load test.
 
-Usage: `python -m tests.bot.discord.bot_child DATA_DIR API_URL GATEWAY_URL WORDS`. Prints a JSON
-line when it is ready, and after a line on standard input leaves and prints what it measured of
-itself.
+Usage: `python -m tests.bot.discord.bot_child DATA_DIR API_URL GATEWAY_URL WORDS [GROUP GROUPS]`.
+Prints a JSON line when it is ready, and after a line on standard input leaves and prints what it
+measured of itself.
 """
 
 from __future__ import annotations
@@ -57,13 +57,17 @@ class Pulse:
         }
 
 
-async def main(data_dir: Path, api_url: str, gateway_url: str, words: int) -> None:
+async def main(
+    data_dir: Path, api_url: str, gateway_url: str, words: int, group: int = 0, groups: int = 1
+) -> None:
     """Run until told to stop."""
     settings = Settings(
         data_dir=data_dir,
         discord=DiscordSettings(
             api_url=api_url,
             gateway_url=gateway_url,
+            group=group,
+            groups=groups,
             person_per_minute=600,
             channel_per_minute=6000,
         ),
@@ -81,4 +85,5 @@ async def main(data_dir: Path, api_url: str, gateway_url: str, words: int) -> No
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    home, api, gateway, *numbers = sys.argv[1:]
+    asyncio.run(main(Path(home), api, gateway, *map(int, numbers)))

@@ -25,6 +25,8 @@ from bot.discord.bot import owners_of, quiet
 from bot.discord.serve import discord_face
 from core.errors import ConfigError, ThumbtuneError
 from core.settings import Settings
+from core.shares import Group, ShardShare
+from storage.database import Database
 from tests.bot.discord.conftest import discord_settings
 from tests.bot.discord.scripted import ScriptedEngine, scripted_world
 from tests.bot.test_cli import ROOT, Shell
@@ -184,12 +186,10 @@ async def test_a_gateway_that_lets_nobody_in_is_one_sentence(
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("discord")]
 
 
-async def test_a_gateway_that_opens_late_is_found(
-    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Handshakes refused before there ever was a socket do not end the start."""
-    monkeypatch.setattr(serve, "HANDSHAKE_PAUSE_S", 0.05)
-    monkeypatch.setattr(ExponentialBackoff, "delay", lambda _: 0.0)
+async def test_a_gateway_that_opens_late_is_found(double: Double, tmp_path: Path) -> None:
+    """Handshakes refused before there ever was a socket do not end the start; discord.py tries
+    again after five seconds.
+    """
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     settings = with_gateway(settings_for(double, tmp_path), f"ws://127.0.0.1:{port}/")
@@ -202,7 +202,7 @@ async def test_a_gateway_that_opens_late_is_found(
         tasks.create_task(open_late())
         async with discord_face(world, quiet) as bot:
             assert bot is not None
-            assert bot.is_ready()
+            assert bot.shards_up.ready == {0}
 
 
 @pytest.fixture
@@ -225,9 +225,18 @@ def test_the_doctor_says_what_was_granted_and_how_to_invite(shell: Shell) -> Non
     """Name, both intents and the link in one line; without a token, how to get one."""
     said = _words(shell.run("doctor", code=0, DISCORD_TOKEN=TOKEN))
     assert "message content: granted; members: not granted" in said
-    assert "training permission: not set" in said
+    assert "training permission: not set; shards 0 of 1 (group 0 of 1), 1000 session" in said
     assert f"permissions={permissions().value}" in said.replace(" ", "")
     assert "not set up: make an application" in _words(shell.run("doctor", DISCORD_TOKEN=""))
+
+
+def test_the_doctor_sees_a_database_of_another_group(shell: Shell, remote: Remote) -> None:
+    """What a start would refuse is told before it."""
+    with Database(shell.home / "world" / "thumbtune.db") as db:
+        db.groups.claim(ShardShare(Group(1, 2), 2), actor="test")
+    said = _words(shell.run("doctor", code=1, DISCORD_TOKEN=TOKEN))
+    assert "holds the servers of group 1 of 2, but discord.group and discord.groups say" in said
+    assert remote.double.gateway.identifies == []
 
 
 def _words(text: str) -> str:

@@ -83,7 +83,7 @@ async def test_a_run_that_goes_on_over_a_restart_is_followed(town: Town) -> None
     directory.mkdir(parents=True)
     (directory / PROGRESS).write_text(line(0.6).model_dump_json() + "\n", encoding="utf-8")
     await town.world.database.run(lambda db: db.runs.advance(run.id, "training"))
-    await cog.on_ready()
+    await cog.on_shard_ready(0)
     await asyncio.sleep(0.5)
     assert "60%" in text_of(town.channel.last_message.embeds[0])
     await town.world.database.run(lambda db: db.runs.advance(run.id, "failed", detail="no room"))
