@@ -24,6 +24,11 @@ TOKENS = 512
 Directions = dict[str, torch.Tensor]
 
 
+def step_factor(share: float) -> float:
+    """Return how much larger steps must be: what is left of an input is as much smaller."""
+    return float((1 - share) ** -0.5)
+
+
 def plain_directions(model: Any, rows: Sequence[Scored], share: float, seed: int) -> Directions:
     """Return for each layer with a LoRA an orthonormal basis of what it is given.  # (width, k)
 
@@ -96,11 +101,9 @@ class _Heard:
 class KeepOut(TrainerCallback):
     """Holds the adapter at right angles to directions: its first weights, each gradient (so that
     the optimizer's steps are of full size in what is left), and what each step makes of them.
-
-    The first weights are made larger by 1/√(1 - share): as much smaller is what they are given.
     """
 
-    def __init__(self, model: Any, directions: Directions, share: float) -> None:
+    def __init__(self, model: Any, directions: Directions) -> None:
         layers = dict(model.named_modules())
         self._held = [
             (weight, basis)
@@ -108,8 +111,6 @@ class KeepOut(TrainerCallback):
             for weight in layers[name].lora_A.parameters()
         ]
         self._hold()
-        for weight, _ in self._held:
-            weight.data.mul_((1 - share) ** -0.5)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take out of each gradient what would be undone."""

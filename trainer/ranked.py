@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from core.jobs import ChatMessage, PairExample
 from trainer.figures import pairs_z, repeated_share, together, votes_z
 
-MOST_REPEATED = 0.1
+MOST_REPEATED = 0.25
 """A reply with a larger share of repeated words in a row teaches neither side."""
 FEWEST_WORDS = 3
 LENGTH_RATIO = 1.35

@@ -36,7 +36,7 @@ _DPO = Stage(method="dpo", loss="sigmoid", learning_rate=5e-5, epochs=1.0)
 _BON = Stage(
     method="dpo",
     loss="sigmoid",
-    learning_rate=1.2e-3,
+    learning_rate=4e-4,
     epochs=1.0,
     beta=0.1,
     batch_size=2,

@@ -25,8 +25,8 @@ from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Systems, Texts
 
 TUNESET = "tuneset.jsonl"
-STRENGTHS = (1.4, 1.0, 0.75, 0.6, 0.45, 0.35, 0.25)
-MOST_LOST = 1
+STRENGTHS = (1.0, 0.7, 0.5, 0.35, 0.25)
+MOST_LOST = 2
 """Questions, of about thirty, that may be lost: some change their answer at any touch."""
 MOST_REPEATED = 0.02
 """By how much the share of repeated 4-grams may be above the base's."""

@@ -38,7 +38,7 @@ from core.manifest import WEIGHTS
 from trainer.batches import Order, Row, order_rows
 from trainer.checkpoints import KEPT, CheckpointEvery, newest_whole_checkpoint
 from trainer.forward import PackedForward, quick_forward
-from trainer.keep_out import KeepOut, plain_directions
+from trainer.keep_out import KeepOut, plain_directions, step_factor
 from trainer.model import choose_device, load_base, lora_config
 from trainer.recipes import Unpaired, imitable, pairs, unpaired
 from trainer.reference import use_base_as_reference
@@ -91,6 +91,10 @@ def train_stage(
 ) -> Trained:
     """Train one stage from the adapter in `before` (None: fresh), keeping checkpoints in
     `scratch`; `plain` are the questions that it is kept out of where the stage says so."""
+    kept_out = stage.keep_out if plain else None
+    if kept_out is not None:
+        rate = stage.learning_rate * step_factor(kept_out)
+        stage = stage.model_copy(update={"learning_rate": rate})
     data = _DATA[stage.method](examples, encoder)
     if not data.rows:
         raise InvalidInput(f"stage {stage.method}: none of the {len(examples)} examples is for it")
@@ -105,10 +109,10 @@ def train_stage(
     enough = stage.stop_margin and stage.beta * stage.stop_margin
     watch = _Watch(on_step, enough or math.inf)
     trainer.add_callback(watch)
-    if stage.keep_out is not None and plain:
+    if kept_out is not None:
         rows = _chosen(plain, encoder)
-        directions = plain_directions(trainer.model, rows, stage.keep_out, spec.seed)
-        trainer.add_callback(KeepOut(trainer.model, directions, stage.keep_out))
+        directions = plain_directions(trainer.model, rows, kept_out, spec.seed)
+        trainer.add_callback(KeepOut(trainer.model, directions))
     trainer.add_callback(CheckpointEvery(checkpoint_s))
     checkpoint = newest_whole_checkpoint(scratch) if resume else None
     began = time.monotonic()

@@ -59,10 +59,8 @@ def test_weights_and_gradients_are_held_at_right_angles(tiny_model: Path) -> Non
     model, found = directions(tiny_model, 0.9)
     name, basis = next(iter(found.items()))
     weight = dict(model.named_modules())[name].lora_A["default"].weight
-    before = (weight - weight @ basis @ basis.T).clone()
-    held = KeepOut(model, found, 0.9)
+    held = KeepOut(model, found)
     assert (weight @ basis).abs().max() < 1e-5
-    assert torch.allclose(weight, before * 10**0.5, atol=1e-4)
     weight.grad = torch.ones_like(weight)
     held.on_pre_optimizer_step(None, None, None)
     assert (weight.grad @ basis).abs().max() < 1e-4
