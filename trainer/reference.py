@@ -18,7 +18,7 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 from core.files import write_atomic
 
 _KEPT = "reference.json"
-_TOKENS = 4096
+REFERENCE_TOKENS = 4096
 """Tokens in a batch, shared beginnings counted for each row."""
 _COLUMNS = {
     "completion_ids": "ref_logps",
@@ -90,6 +90,6 @@ def _batches(texts: Sequence[Text]) -> Iterator[list[int]]:
         longest[prompt] = max(longest.get(prompt, 0), len(prompt) + len(completion))
     order = sorted(range(len(texts)), key=lambda i: (-longest[prompts[i]], prompts[i]))
     while order:
-        size = max(1, _TOKENS // longest[prompts[order[0]]])
+        size = max(1, REFERENCE_TOKENS // longest[prompts[order[0]]])
         yield order[:size]
         order = order[size:]

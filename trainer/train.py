@@ -37,6 +37,7 @@ from core.jobs import Example, JobSpec, Stage
 from core.manifest import WEIGHTS
 from trainer.batches import Order, Row, order_rows
 from trainer.checkpoints import KEPT, CheckpointEvery, newest_whole_checkpoint
+from trainer.fit import Fit
 from trainer.forward import PackedForward, quick_forward
 from trainer.model import choose_device, load_base, lora_config
 from trainer.recipes import Unpaired, imitable, pairs, unpaired
@@ -85,14 +86,23 @@ def train_stage(
     resume: bool,
     checkpoint_s: float,
     on_step: Callable[[Step], None],
+    fit: Fit | None = None,
+    base: Any = None,
 ) -> Trained:
     """Train one stage from the adapter in `before` (None: fresh), keeping checkpoints in
-    `scratch`."""
+    `scratch`.
+
+    `fit` says how a batch is laid on the device (None: all at once); `base` is a model that is
+    loaded already and changed by this.
+    """
     data = _DATA[stage.method](examples, encoder)
     if not data.rows:
         raise InvalidInput(f"stage {stage.method}: none of the {len(examples)} examples is for it")
     order = order_rows(data.rows, batch_size=stage.batch_size, epochs=stage.epochs, seed=spec.seed)
-    trainer = _make_trainer(spec, stage, data, order, encoder=encoder, scratch=scratch)
+    fit = fit or Fit(order.batch_size)
+    trainer = _make_trainer(
+        spec, stage, data, order, encoder=encoder, scratch=scratch, fit=fit, base=base
+    )
     if before is not None:
         set_peft_model_state_dict(trainer.model, load_file(before / WEIGHTS))
     began = time.monotonic()
@@ -226,9 +236,17 @@ class _Weighted:
 
 
 def _make_trainer(
-    spec: JobSpec, stage: Stage, data: _Data, order: Order, *, encoder: Encoder, scratch: Path
+    spec: JobSpec,
+    stage: Stage,
+    data: _Data,
+    order: Order,
+    *,
+    encoder: Encoder,
+    scratch: Path,
+    fit: Fit,
+    base: Any,
 ) -> Any:
-    arguments = _arguments(spec, stage, order.batch_size, scratch)
+    arguments = _arguments(spec, stage, fit, scratch)
     pad = encoder.tokenizer.pad_token_id
     ordered = _ordered(data, order, stage)
     kind: Any
@@ -247,7 +265,7 @@ def _make_trainer(
         kind, collator = _Dpo, DataCollatorForPreference(pad)
         config = DPOConfig(**arguments, beta=stage.beta, loss_type=[stage.loss])
     trainer = kind(
-        model=load_base(spec),
+        model=load_base(spec) if base is None else base,
         args=config,
         train_dataset=Dataset.from_list(ordered),
         data_collator=_Weighted(collator),
@@ -255,16 +273,23 @@ def _make_trainer(
         peft_config=lora_config(spec),
     )
     if trainer.accelerator.num_processes == 1:  # several share gradients through their own forward
-        trainer.quick = quick_forward(trainer.model)
+        trainer.quick = quick_forward(trainer.model, checkpointing=fit.checkpointing)
+    if fit.checkpointing and trainer.quick is None:
+        trainer.args.gradient_checkpointing = True
+        trainer.model.enable_input_require_grads()
+    for parameter in trainer.model.parameters():  # TRL rounds those over a base of 4 bits
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _arguments(spec: JobSpec, stage: Stage, batch_size: int, scratch: Path) -> dict[str, Any]:
+def _arguments(spec: JobSpec, stage: Stage, fit: Fit, scratch: Path) -> dict[str, Any]:
     device = choose_device(spec.device)
     return {
         "output_dir": str(scratch),
-        "per_device_train_batch_size": batch_size,
+        "per_device_train_batch_size": fit.rows,
+        "gradient_accumulation_steps": fit.passes,
         "num_train_epochs": 1,  # the order already holds every pass
         "learning_rate": stage.learning_rate,
         "warmup_steps": WARM_UP,  # below 1: a share of the steps
