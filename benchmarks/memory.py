@@ -271,7 +271,7 @@ def _in_4_bits(causal: Any, device: str) -> Any:
 
 
 def _train(case: Case, device: str, causal: Any, tokenizer: Any, directory: Path) -> None:
-    from trainer import train
+    from trainer import train, trainers
     from trainer.tokens import make_encoder
 
     method = {"sft": "nll", "kto": "apo_zero_unpaired", "dpo": "sigmoid"}
@@ -284,9 +284,9 @@ def _train(case: Case, device: str, causal: Any, tokenizer: Any, directory: Path
         base_sha256="0" * 64, recipe="memory", why="", stages=[stage], max_length=case.tokens,
         device=device,
     )  # fmt: skip
-    quick = train.quick_forward
+    quick = trainers.quick_forward
     if not case.packed:
-        train.quick_forward = lambda model, **_: None  # type: ignore[assignment]
+        trainers.quick_forward = lambda model, **_: None  # type: ignore[assignment]
     try:
         train.train_stage(
             spec, stage, _texts(case), encoder=make_encoder(tokenizer, case.tokens), before=None,
@@ -295,7 +295,7 @@ def _train(case: Case, device: str, causal: Any, tokenizer: Any, directory: Path
             fit=Fit(case.rows, checkpointing=case.checkpointing),
         )  # fmt: skip
     finally:
-        train.quick_forward = quick
+        trainers.quick_forward = quick
 
 
 def _texts(case: Case) -> list[Example]:

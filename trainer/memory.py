@@ -70,7 +70,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What of a base counts. `linear` are the weights of the layers that an adapter is put on, and
-    that 4 bits hold; `inputs` and `outputs` the sums of those layers' widths.
+    that 4 bits hold; `inputs` and `outputs` the sums of those layers' widths, `normed` the width of
+    queries and keys where they have a norm.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Shape:
     keys: int
     heads: int
     vocabulary: int
+    normed: int
 
     @property
     def layer_linear(self) -> int:
@@ -211,14 +213,15 @@ def _layer_bytes(shape: Shape, work: Work) -> tuple[int, int]:
     The model's own with PEFT (read in transformers, peft): each norm keeps a float32 of its input;
     each projection's A a float32 copy of its own input, where the base is not float32 itself; the
     activation and the product of gate and up keep three as wide as gate; attention keeps four as
-    wide as the queries, since keys are repeated, and a mask.
+    wide as the queries, since keys are repeated, and a mask. A norm of queries and keys is the
+    model's own in both.
     """
     number, passed, inner = work.number, work.passed, shape.inner
     wide, heads = shape.queries, 4 * shape.heads
     parts = 4 * work.rank * 7
     if work.packed:
         attention = (2 * wide + 2 * shape.keys) * (number if work.device == "cuda" else 4)
-        kept = passed * (number * (2 * shape.hidden + wide + 2 * inner) + parts)
+        kept = passed * (number * (2 * shape.hidden + wide + 2 * inner) + parts + 4 * shape.normed)
         widest = number * (6 * inner + 2 * shape.hidden)
         norm = number * (2 * inner + 2 * shape.hidden) + 5 * 4 * shape.hidden
         return kept + work.count * (attention + heads), passed * max(widest, norm)
@@ -226,7 +229,7 @@ def _layer_bytes(shape: Shape, work: Work) -> tuple[int, int]:
     if number == 4:  # the same tensor for those that share it
         copies = 4 * (2 * shape.hidden + wide + inner)
     attention = number * (4 * wide + work.tokens) + heads
-    kept = 8 * shape.hidden + copies + 3 * number * inner + attention + parts
+    kept = 8 * shape.hidden + copies + 3 * number * inner + attention + parts + 4 * shape.normed
     return passed * kept, passed * (6 * number + 12) * inner
 
 
@@ -304,4 +307,7 @@ def shape_of_config(config: Any, name: str) -> Shape:
         keys=groups * size,
         heads=text.num_attention_heads,
         vocabulary=text.vocab_size,
+        normed=any(name.endswith("q_norm") for name, _ in model.named_modules())
+        * (text.num_attention_heads + groups)
+        * size,
     )
