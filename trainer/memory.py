@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from core.errors import ModelError
 from trainer.products import LOGIT_ROWS
@@ -290,16 +291,17 @@ def shape_of_config(config: Any, name: str) -> Shape:
         model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     text = config.get_text_config()
     head = model.get_output_embeddings()
-    layers = [one for one in model.modules() if isinstance(one, nn.Linear) and one is not head]
+    kinds = (nn.Linear, Conv1D)
+    layers = [one.weight for one in model.modules() if isinstance(one, kinds) and one is not head]
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     groups = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return Shape(
         name=name,
         parameters=sum(one.numel() for one in model.parameters()),
-        linear=sum(one.weight.numel() for one in layers),
-        largest=max(one.weight.numel() for one in layers),
-        inputs=sum(one.in_features for one in layers),
-        outputs=sum(one.out_features for one in layers),
+        linear=sum(one.numel() for one in layers),
+        largest=max(one.numel() for one in layers),
+        inputs=sum(one.shape[-1] for one in layers),
+        outputs=sum(one.shape[0] for one in layers),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,

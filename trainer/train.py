@@ -21,11 +21,11 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from core.errors import TrainingError
 from core.jobs import Example, JobSpec, Stage
 from core.manifest import WEIGHTS
 from trainer.checkpoints import CheckpointEvery, newest_whole_checkpoint
-from trainer.fit import Fit
+from trainer.faults import EXIT_LOSS, JobFault
+from trainer.fit import Fit, group_rows
 from trainer.laid import lay_out
 from trainer.reference import use_base_as_reference
 from trainer.tokens import Encoder
@@ -35,8 +35,10 @@ STOP_STEPS = 6
 """The margin of one batch is noise; that of so many in a row says how far training has come."""
 
 
-class LossNotFinite(TrainingError):
+class LossNotFinite(JobFault):
     """The loss became infinite or not a number."""
+
+    exit_code = EXIT_LOSS
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,13 @@ def train_stage(
     `fit` says how a batch is laid on the device (None: all at once); `base` is a model that is
     loaded already and changed by this.
     """
-    laid = lay_out(spec, stage, examples, encoder)
-    order, fit = laid.order, fit or Fit(laid.order.batch_size)
+    laid = lay_out(spec, stage, examples, encoder, of=group_rows(spec, stage))
+    order, fit = laid.order, fit or Fit(laid.order.batch_size // spec.gpus)
     trainer = make_trainer(spec, stage, laid, encoder=encoder, scratch=scratch, fit=fit, base=base)
     if before is not None:
         set_peft_model_state_dict(trainer.model, load_file(before / WEIGHTS))
     began = time.monotonic()
-    if stage.method != "sft":
+    if stage.method != "sft" and not trainer.is_fsdp_enabled:  # there TRL asks the base as it goes
         use_base_as_reference(trainer, encoder.tokenizer.pad_token_id, scratch)
     reference_s = time.monotonic() - began
     enough = stage.stop_margin and stage.beta * stage.stop_margin
@@ -97,6 +99,7 @@ def train_stage(
     train_s = time.monotonic() - began
     done = len(order.rows) - order.batch_size * (_step_of(checkpoint) if checkpoint else 0)
     metrics = {
+        **fit.as_dict(),
         "examples": laid.examples,
         "steps": trainer.state.global_step,
         "batch_size": order.batch_size,

@@ -192,6 +192,8 @@ def _arguments(spec: JobSpec, stage: Stage, fit: Fit, scratch: Path) -> dict[str
         "max_length": None,  # the encoder has seen to it, from the left
         "bf16": False,  # the base's own type holds; no autocast
         "gradient_checkpointing": False,
+        "ddp_find_unused_parameters": False,
+        "ddp_broadcast_buffers": False,
         "dataloader_pin_memory": device == "cuda",
         "use_cpu": device == "cpu",
         "logging_steps": 1,
