@@ -8,6 +8,7 @@ type they are served in in what a job hands out.
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +68,35 @@ def load_base(spec: JobSpec) -> Any:
     """Load the frozen base model on its device; raises ModelError."""
     device = choose_device(spec.device)
     dtype = job_dtype(spec.dtype, device)
-    quantized: dict[str, Any] = {}
-    if spec.load_in_4bit:
-        if device != "cuda":
-            raise InvalidInput(f"load_in_4bit needs CUDA; this run is on {device}")
-        quantized["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-        )
-        quantized["device_map"] = {"": 0}
+    placed: dict[str, Any] = _in_4_bits(dtype, device) if spec.load_in_4bit else {}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(spec.base_path, dtype=dtype, **quantized)
+        model: Any = AutoModelForCausalLM.from_pretrained(spec.base_path, dtype=dtype, **placed)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"base model {spec.base_path}: cannot be loaded: {error}") from error
     model.config.use_cache = False
     return model if spec.load_in_4bit else model.to(device)
+
+
+def _in_4_bits(dtype: torch.dtype, device: str) -> dict[str, Any]:
+    """Return how a base is loaded in 4 bits: nf4, its constants quantized too, multiplied in
+    `dtype` (QLoRA, Dettmers et al. 2023).
+
+    Embeddings, norms and head stay in `dtype`: what peft's `prepare_model_for_kbit_training` would
+    raise to float32 takes 4 GiB of an 8B base, and nothing of it is trained.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise InvalidInput(
+            "training.load_in_4bit needs bitsandbytes, which is not installed; "
+            "pip install 'thumbtune[gpu]', or set it to false"
+        )
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    where: Any = torch.cuda.current_device() if device == "cuda" else device
+    return {"quantization_config": config, "device_map": {"": where}}
 
 
 def load_tokenizer(spec: JobSpec) -> Any:

@@ -101,7 +101,7 @@ def _run(asked: _Asked, store: Path, on_step: Callable[[Step], None]) -> None:
             ended = context.join(timeout=_POLL_S, grace_period=_GRACE_S)
             _hand_on(steps, on_step)
     except ProcessExitedException as gone:
-        raise _failure(asked.scratch, gone) from gone
+        raise _failure(asked.scratch, gone, context.processes) from gone
     finally:
         _end(context.processes)
         steps.close()
@@ -127,15 +127,22 @@ def _end(processes: Sequence[Any]) -> None:
             process.join()
 
 
-def _failure(scratch: Path, gone: ProcessExitedException) -> RankFailed:
+def _failure(scratch: Path, gone: ProcessExitedException, processes: Sequence[Any]) -> RankFailed:
+    """Say what ended them: one that was killed says nothing, and what the others say of it is
+    that somebody is missing.
+    """
     said = scratch / FAILURE
-    if said.exists():
-        return RankFailed(**json.loads(said.read_text(encoding="utf-8")))
-    how = gone.signal_name or f"exit code {gone.exit_code}"
+    found = json.loads(said.read_text(encoding="utf-8")) if said.exists() else None
+    killed = [-one.exitcode for one in processes if one.exitcode < 0]
+    killed = [number for number in killed if number != signal.SIGTERM]  # those we stopped
+    if found and (found["code"] != EXIT_FAILED or not killed):
+        return RankFailed(**found)
+    how = signal.Signals(killed[0]).name if killed else f"exit code {gone.exit_code}"
     return RankFailed(
         EXIT_FAILED,
-        f"process {gone.error_index} of those that train together ended by {how} without a word; "
-        "the others were stopped. Running it again goes on from the last checkpoint",
+        f"one of the {len(processes)} processes that train together ended by {how} without a word "
+        "(SIGKILL often is the system, out of memory); the others were stopped. Running it again "
+        "goes on from the last checkpoint",
     )
 
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from core.jobs import Example, Stage
+from core.jobs import Example, Stage, read_progress
 from core.manifest import WEIGHTS
-from tests.trainer.rows import APO, DPO, KTO, SFT, job_spec
+from tests.trainer.rows import APO, DPO, KTO, SFT, job_spec, vote
+from tests.trainer.test_job import LONG, QUICK, start, wait_for_step
 from tests.trainer.test_train import taste
+from trainer.faults import EXIT_LOSS, EXIT_STOPPED
 from trainer.fit import Fit
+from trainer.job import main
 from trainer.model import save_adapter
 from trainer.ranks import TRAINED, train_on_ranks
+from trainer.snapshot import write_job
 from trainer.tokens import make_encoder
 from trainer.train import Step, train_stage
 
@@ -72,7 +80,7 @@ def test_a_batch_in_parts_teaches_the_same(name: str, tiny_model: Path, tmp_path
     assert far(whole, parts) < 1e-4
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", ["sft", "kto", "dpo"])
 def test_two_processes_teach_the_same_as_one(name: str, tiny_model: Path, tmp_path: Path) -> None:
     """Two rows on each of two equal four on one, up to rounding."""
     whole = alone(tiny_model, STAGES[name], tmp_path / "a")
@@ -85,3 +93,76 @@ def test_two_processes_teach_the_same_as_one(name: str, tiny_model: Path, tmp_pa
     assert [step.step for step in steps] == list(range(1, 9))
     assert trained.metrics["steps"] == 8
     assert far(whole, load_file(scratch / TRAINED / WEIGHTS)) < 1e-4
+
+
+def ranks_of(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return the processes that train together, once they do."""
+    return [
+        one
+        for one in psutil.Process(job.pid).children(recursive=True)
+        if "spawn_main" in " ".join(one.cmdline())
+    ]
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    return not alive
+
+
+def test_whoever_dies_nobody_is_left_and_the_next_attempt_goes_on(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """A rank killed ends the job with a sentence, SIGTERM with 143, and a killed job its ranks."""
+    directory = several(tmp_path / "job", tiny_model)
+    process = start(directory)
+    wait_for_step(directory, 3)
+    both = ranks_of(process)
+    assert len(both) == 2
+    both[1].kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert b"ended by SIGKILL without a word" in errors
+    assert gone(both)
+
+    process = start(directory, "--resume")
+    wait_for_step(directory, highest(directory) + 2)
+    both = ranks_of(process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == EXIT_STOPPED
+    assert gone(both)
+
+    process = start(directory, "--resume")
+    wait_for_step(directory, highest(directory) + 2)
+    both = ranks_of(process)
+    process.kill()
+    process.communicate(timeout=120)
+    assert gone(both)
+    firsts = [
+        line.step
+        for before, line in itertools.pairwise(read_progress(directory))
+        if line.step and not before.step
+    ]
+    assert firsts[0] == 1 < firsts[1] < firsts[2]
+
+
+def several(directory: Path, base: Path) -> Path:
+    """Write a long job for two processes."""
+    examples: list[Example] = [vote(i % 2 == 0, prompt=f"Q{i}", at=i) for i in range(12)]
+    write_job(directory, job_spec(base, LONG, gpus=2, threads=2), examples, examples[:2])
+    return directory
+
+
+def highest(directory: Path) -> int:
+    return max(line.step for line in read_progress(directory))
+
+
+def test_what_a_rank_says_is_what_the_job_says(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss that is no number has its exit code and its advice from there too."""
+    wild = SFT.model_copy(update={"learning_rate": 1e30, "epochs": 20.0})
+    examples: list[Example] = list(taste(SFT))
+    write_job(tmp_path / "job", job_spec(tiny_model, wild, gpus=2), examples, examples[:2])
+    assert main([str(tmp_path / "job"), *QUICK]) == EXIT_LOSS
+    assert "try a lower training.learning_rate" in capsys.readouterr().err
