@@ -99,8 +99,6 @@ def check_devices(spec: JobSpec) -> None:
     there = torch.cuda.device_count() if device == "cuda" else available_cores()
     if device == "mps" or spec.gpus > there:
         raise InvalidInput(f"training.gpus = {spec.gpus}: there are {there} devices ({device})")
-    if spec.sharding == "fsdp" and device != "cuda":
-        raise InvalidInput(f'training.sharding = "fsdp" needs CUDA; this run is on {device}')
 
 
 def group_rows(spec: JobSpec, stage: Stage) -> int:

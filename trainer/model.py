@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
+from torch import distributed
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from core.errors import InvalidInput, ModelError
@@ -65,16 +67,24 @@ def job_dtype(wanted: str, device: str) -> torch.dtype:
 
 
 def load_base(spec: JobSpec) -> Any:
-    """Load the frozen base model on its device; raises ModelError."""
+    """Load the frozen base model on its device; raises ModelError.
+
+    Where devices are to share it out it stays in the CPU's memory: each takes its part from there.
+    """
     device = choose_device(spec.device)
     dtype = job_dtype(spec.dtype, device)
-    placed: dict[str, Any] = _in_4_bits(dtype, device) if spec.load_in_4bit else {}
+    shared = spec.sharding == "fsdp" and distributed.is_initialized()
+    placed: dict[str, Any] = {}
+    if spec.load_in_4bit:
+        placed = _in_4_bits(dtype, device)
+    elif spec.sharding == "fsdp" and device == "cuda" and not shared:
+        placed = {"device_map": "auto"}  # alone with all of them: some layers on each
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(spec.base_path, dtype=dtype, **placed)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"base model {spec.base_path}: cannot be loaded: {error}") from error
     model.config.use_cache = False
-    return model if spec.load_in_4bit else model.to(device)
+    return model if placed or shared else model.to(device)
 
 
 def _in_4_bits(dtype: torch.dtype, device: str) -> dict[str, Any]:
@@ -123,15 +133,34 @@ def lora_config(spec: JobSpec) -> LoraConfig:
     )
 
 
-def save_adapter(model: PeftModel, directory: Path, base_model: str) -> None:
-    """Write exactly the adapter's content files; no path of this machine goes into them."""
+def save_adapter(
+    model: PeftModel, directory: Path, base_model: str, weights: dict[str, Any] | None = None
+) -> None:
+    """Write exactly the adapter's content files; no path of this machine goes into them.
+
+    `weights` are the adapter's where the model holds only its part of them.
+    """
     for config in model.peft_config.values():
         config.base_model_name_or_path = Path(base_model).name
         config.inference_mode = True
-    model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(
+        str(directory), safe_serialization=True, save_embedding_layers=False, state_dict=weights
+    )
     for path in directory.iterdir():
         if path.name not in CONTENT_FILES:
             path.unlink()
+
+
+def whole_weights(model: PeftModel) -> dict[str, Any]:
+    """Return what is trained, put together where several devices hold a part each.
+
+    All of them must call this.
+    """
+    trained = ((name, one) for name, one in model.named_parameters() if one.requires_grad)
+    return {
+        name: (one.full_tensor() if isinstance(one, DTensor) else one).detach().cpu()
+        for name, one in trained
+    }
 
 
 def weaken_adapter(model: PeftModel, strength: float) -> None:

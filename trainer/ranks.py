@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
@@ -28,7 +30,7 @@ from core.jobs import Example, JobSpec, Stage
 from trainer.checkpoints import newest_whole_checkpoint
 from trainer.faults import EXIT_FAILED, JobFault, diagnose, watch_parent
 from trainer.fit import Fit
-from trainer.model import choose_device, load_tokenizer, load_trained, save_adapter
+from trainer.model import choose_device, load_tokenizer, load_trained, save_adapter, whole_weights
 from trainer.tokens import make_encoder
 from trainer.train import Step, Trained, train_stage
 
@@ -171,10 +173,27 @@ def _join(index: int, count: int, spec: JobSpec, store: Path) -> None:
     cuda = choose_device(spec.device) == "cuda"
     if cuda:
         torch.cuda.set_device(index)
+    elif spec.sharding == "fsdp":
+        _shard_on_a_cpu()
     torch.set_num_threads(max(1, spec.threads // count))
     distributed.init_process_group(
         "nccl" if cuda else "gloo", init_method=f"file://{store}", rank=index, world_size=count
     )
+
+
+def _shard_on_a_cpu() -> None:
+    """Let accelerate share a base out among processes of a CPU, for trying what GPUs do.
+
+    FSDP2 runs over gloo; accelerate (1.15) asks for it on accelerators only.
+    """
+    first: Any = PartialState.__init__
+
+    def begin(self: Any, *given: Any, **named: Any) -> None:
+        first(self, *given, **named)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = begin
 
 
 def _train(index: int, asked: _Asked, told: Connection) -> None:
@@ -192,8 +211,10 @@ def _train(index: int, asked: _Asked, told: Connection) -> None:
         fit=asked.fit,
     )
 
+    weights = whole_weights(trained.model)
+
     def fill(path: Path) -> None:
-        save_adapter(trained.model, path, asked.spec.base_model)
+        save_adapter(trained.model, path, asked.spec.base_model, weights)
         (path / METRICS).write_text(json.dumps(trained.metrics), encoding="utf-8")
 
     if index == 0:

@@ -178,6 +178,21 @@ def _pass_quickly(model: Any, quick: PackedForward) -> None:
     model.forward = forward
 
 
+def _shards(spec: JobSpec) -> dict[str, Any]:
+    """Return how the base is shared out (FSDP2): a layer is put together while it is passed."""
+    if spec.sharding == "none":
+        return {}
+    return {
+        "fsdp": True,
+        "fsdp_config": {
+            "version": 2,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "state_dict_type": "SHARDED_STATE_DICT",
+            "cpu_ram_efficient_loading": False,
+        },
+    }
+
+
 def _arguments(spec: JobSpec, stage: Stage, fit: Fit, scratch: Path) -> dict[str, Any]:
     device = choose_device(spec.device)
     return {
@@ -192,6 +207,7 @@ def _arguments(spec: JobSpec, stage: Stage, fit: Fit, scratch: Path) -> dict[str
         "max_length": None,  # the encoder has seen to it, from the left
         "bf16": False,  # the base's own type holds; no autocast
         "gradient_checkpointing": False,
+        **_shards(spec),
         "ddp_find_unused_parameters": False,
         "ddp_broadcast_buffers": False,
         "dataloader_pin_memory": device == "cuda",

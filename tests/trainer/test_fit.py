@@ -101,7 +101,6 @@ def test_memory_that_runs_out_halves_what_is_passed_at_once() -> None:
     [
         ({"gpus": 2, "device": "cuda:1"}, "that is one device"),
         ({"gpus": 4096, "device": "cpu"}, "there are"),
-        ({"gpus": 2, "device": "cpu", "sharding": "fsdp"}, "needs CUDA"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(more: dict[str, Any], sentence: str) -> None:

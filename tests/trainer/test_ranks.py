@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import subprocess
@@ -92,6 +93,30 @@ def test_two_processes_teach_the_same_as_one(name: str, tiny_model: Path, tmp_pa
     )  # fmt: skip
     assert [step.step for step in steps] == list(range(1, 9))
     assert trained.metrics["steps"] == 8
+    assert far(whole, load_file(scratch / TRAINED / WEIGHTS)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo"])
+def test_a_base_in_two_parts_teaches_the_same(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """FSDP2: each process holds half of every layer; what was trained is put together again.
+
+    The second attempt goes on from the checkpoint that the first wrote at every step.
+    """
+    stage, scratch = STAGES[name], tmp_path / "b"
+    whole = alone(tiny_model, stage, tmp_path / "a")
+    spec, steps = job_spec(tiny_model, stage, gpus=2, sharding="fsdp"), list[Step]()
+
+    def ends_early(step: Step) -> None:
+        if step.step == 5:
+            raise KeyboardInterrupt
+
+    for on_step in (ends_early, steps.append):
+        with contextlib.suppress(KeyboardInterrupt):
+            train_on_ranks(
+                spec, stage, uneven(stage), fit=Fit(2),
+                **options(scratch, on_step=on_step, checkpoint_s=0.0),
+            )  # fmt: skip
+    assert 1 < steps[0].step <= 7
     assert far(whole, load_file(scratch / TRAINED / WEIGHTS)) < 1e-4
 
 
