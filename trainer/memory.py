@@ -5,18 +5,19 @@ arithmetic on what this trainer keeps: formulas beside the code, in bytes. Held 
 and `python -m benchmarks.memory` measure (docs/big-bases.md). Dense decoders only: experts are
 counted as parameters, not as layers an adapter is put on.
 
-    python -m trainer.memory --shape 8b --tokens 1024 --rows 4
+    python -m trainer.memory --shape 8b --rows 2 --tokens 1024
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import argparse
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from transformers.pytorch_utils import Conv1D
 
 from core.errors import ModelError
@@ -293,23 +294,68 @@ def shape_of_config(config: Any, name: str) -> Shape:
     head = model.get_output_embeddings()
     kinds = (nn.Linear, Conv1D)
     layers = [one.weight for one in model.modules() if isinstance(one, kinds) and one is not head]
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    groups = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", None) or 1
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    groups = getattr(text, "num_key_value_heads", None) or heads
     return Shape(
         name=name,
         parameters=sum(one.numel() for one in model.parameters()),
         linear=sum(one.numel() for one in layers),
-        largest=max(one.numel() for one in layers),
+        largest=max((one.numel() for one in layers), default=0),
         inputs=sum(one.shape[-1] for one in layers),
         outputs=sum(one.shape[0] for one in layers),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-        queries=text.num_attention_heads * size,
+        queries=heads * size,
         keys=groups * size,
-        heads=text.num_attention_heads,
+        heads=heads,
         vocabulary=text.vocab_size,
         normed=any(name.endswith("q_norm") for name, _ in model.named_modules())
-        * (text.num_attention_heads + groups)
+        * (heads + groups)
         * size,
     )
+
+
+CARDS = (
+    ("bfloat16", Work(1, 1024, 512, 16)),
+    ("bfloat16, checkpointing", Work(1, 1024, 512, 16, checkpointing=True)),
+    ("4 bits, checkpointing", Work(1, 1024, 512, 16, 2, True, packed=False, checkpointing=True)),
+)
+"""How a base may be held; one text of 1024 tokens, half of it the reply."""
+
+
+def main() -> None:
+    """Print what training takes of a device, part by part."""
+    parser = argparse.ArgumentParser(description="Reckon the memory of training, in GiB.")
+    parser.add_argument("--shape", default="8b", help=f"{', '.join(SHAPES)}, or a base's directory")
+    parser.add_argument("--rows", type=int, default=1, help="texts at once; a pair counts as two")
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--sharding", choices=("none", "fsdp"), default="none")
+    options = parser.parse_args()
+    named = options.shape in SHAPES
+    shape = (
+        shape_of_config(LlamaConfig(**SHAPES[options.shape]), options.shape)
+        if named
+        else shape_of(options.shape)
+    )
+    print(f"{shape.name}: {shape.parameters / 1e9:.2f} billion parameters; GiB on each device")
+    names = [field.name for field in fields(Estimate)]
+    print(f"{'':<24}" + "".join(f"{name:>13}" for name in [*names, "total"]))
+    for name, work in CARDS:
+        if work.four_bit and options.sharding == "fsdp":
+            continue  # a base of 4 bits is held whole
+        asked = replace(
+            work, rows=options.rows, tokens=options.tokens, labelled=options.tokens // 2,
+            rank=options.rank, gpus=options.gpus, sharding=options.sharding,
+            packed=work.packed and options.sharding == "none",
+        )  # fmt: skip
+        found = estimate(shape, asked)
+        parts = [*(getattr(found, part) for part in names), found.total]
+        print(f"{name:<24}" + "".join(f"{part / GIB:13.2f}" for part in parts))
+
+
+if __name__ == "__main__":
+    main()
