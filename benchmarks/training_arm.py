@@ -120,7 +120,7 @@ def train_stock(spec: JobSpec, data: Data, home: Path) -> tuple[Any, float]:
     from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
     from trainer.model import lora_config
-    from trainer.train import WARM_UP
+    from trainer.trainers import WARM_UP
 
     kinds: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "kto": (KTOTrainer, KTOConfig, {}),

@@ -133,6 +133,8 @@ class RunDriver:
             device=self._settings.model.device,
             dtype=self._settings.model.dtype,
             load_in_4bit=training.load_in_4bit,
+            gpus=max(1, training.gpus),
+            sharding=training.sharding,
             report_to=training.report_to,
             sample_max_tokens=min(96, self._settings.chat.max_tokens),
             created_at=utc_now(),

@@ -118,7 +118,8 @@ class JobSpec(_Format):
     """Everything a job needs beside its examples. Paths are absolute on the machine it runs on.
 
     `draws` to `anchors` say how much a stage on draws makes (trainer.effort); None leaves it to the
-    device.
+    device. `gpus` devices of the machine share each batch; with `sharding` "fsdp" each of them
+    holds a part of the base, with "none" all of it.
     """
 
     format: Literal[1] = 1
@@ -141,6 +142,8 @@ class JobSpec(_Format):
     device: str = "auto"
     dtype: str = "auto"
     load_in_4bit: bool = False
+    gpus: int = 1
+    sharding: Literal["none", "fsdp"] = "none"
     report_to: str = "none"
     sample_prompts: int = 32
     sample_max_tokens: int = 96

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -117,6 +117,8 @@ class TrainingSettings(_Section):
     max_length: Annotated[int, Field(ge=64)] = 1024
     seed: int = 0
     load_in_4bit: bool = False
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    sharding: Literal["none", "fsdp"] = "none"
     report_to: str = "none"
 
     @field_validator("batch_size")
@@ -125,6 +127,17 @@ class TrainingSettings(_Section):
         if size == 1:
             raise ValueError("expected 2 or more, or 0 for the recipe's own")
         return size
+
+    @model_validator(mode="after")
+    def _shards_have_devices(self) -> Self:
+        if self.sharding == "fsdp" and self.gpus < 2:
+            raise ValueError('sharding = "fsdp" needs gpus = 2 or more: one has nothing to share')
+        if self.sharding == "fsdp" and self.load_in_4bit:
+            raise ValueError(
+                'load_in_4bit and sharding = "fsdp" exclude each other: a base of 4 bits is held '
+                'whole on each GPU (sharding = "none")'
+            )
+        return self
 
 
 class LauncherSettings(_Section):

@@ -7,6 +7,7 @@ adapters.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
@@ -16,11 +17,10 @@ TEMPLATE = (
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def make_tiny_model(directory: Path, seed: int = 0, hidden: int = 64, layers: int = 2) -> Path:
-    """Write a tiny Llama and its tokenizer to `directory`."""
-    import torch
+def make_byte_tokenizer() -> Any:
+    """Return a tokenizer with a token for each byte and three special ones."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -36,9 +36,18 @@ def make_tiny_model(directory: Path, seed: int = 0, hidden: int = 64, layers: in
         additional_special_tokens=special[:1],
     )
     tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def make_tiny_model(directory: Path, seed: int = 0, hidden: int = 64, layers: int = 2) -> Path:
+    """Write a tiny Llama and its tokenizer to `directory`."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_byte_tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,

@@ -40,15 +40,18 @@ class Order:
     batch_size: int
 
 
-def order_rows(rows: Sequence[Row], *, batch_size: int, epochs: float, seed: int) -> Order:
+def order_rows(
+    rows: Sequence[Row], *, batch_size: int, epochs: float, seed: int, of: int = 1
+) -> Order:
     """Lay out `epochs` passes (perhaps a fraction) over the rows as equal batches.
 
-    The batch size is lowered where that makes the batches equal (10 rows by 8 become twice 5);
-    fewer rows than that are filled up with rows drawn twice.
+    The batch size is lowered where that makes the batches equal (10 rows by 8 become twice 5), and
+    then raised to a multiple of `of`, the devices that share it; fewer rows than that are filled up
+    with rows drawn twice.
     """
     sides = [[row for row in rows if row.label is label] for label in (True, False)]
     few, many = sorted(sides, key=len)
-    shape = _shape(len(few), len(many), batch_size)
+    shape = _shape(len(few), len(many), batch_size, of)
     random_ = random.Random(seed)
     laid: list[Row] = []
     for _ in range(math.ceil(epochs)):
@@ -74,13 +77,14 @@ class _Shape:
         ]
 
 
-def _shape(few: int, many: int, batch_size: int) -> _Shape:
+def _shape(few: int, many: int, batch_size: int, of: int) -> _Shape:
     batches = max(1, math.ceil((few + many) / batch_size))
     slots = max(few, batches) if few else 0
     while slots + many > batches * batch_size:
         batches += 1
         slots = max(few, batches) if few else 0
-    return _Shape(batches, max(2, math.ceil((slots + many) / batches)), slots)
+    size = max(2, math.ceil((slots + many) / batches))
+    return _Shape(batches, of * math.ceil(size / of), slots)
 
 
 def _epoch(few: list[Row], many: list[Row], shape: _Shape, random_: random.Random) -> list[Row]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from core.files import fsync_path, sha256_file, write_atomic
@@ -67,12 +68,20 @@ class CheckpointEvery(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Ask for a checkpoint when it is time, but not after the last step: the result follows."""
-        if self._clock() - self._last >= self._seconds and state.global_step < state.max_steps:
+        due = self._clock() - self._last >= self._seconds and state.global_step < state.max_steps
+        if args.world_size > 1:  # clocks differ, and all must save at the same step
+            asked = [due]
+            distributed.broadcast_object_list(asked, src=0)
+            due = asked[0]
+        if due:
             control.should_save = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Seal the checkpoint just written."""
-        seal_checkpoint(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        """Seal the checkpoint just written, once every process has written its part."""
+        if args.world_size > 1:
+            distributed.barrier()
+        if state.is_world_process_zero:
+            seal_checkpoint(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
         self._last = self._clock()

@@ -29,6 +29,7 @@ from core.jobs import (
     write_examples,
 )
 from trainer.effort import effort_of
+from trainer.fit import free_bytes
 from trainer.ranked import Asked, Option, anchor_pairs
 from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Texts, contiguous_head
@@ -37,7 +38,9 @@ from trainer.states import Overheard
 
 DRAWS_AT_ONCE = {"cpu": 128, "cuda": 512}
 CACHE_BYTES = {"cpu": 5 << 28, "cuda": 4 << 30}
-"""Replies drawn side by side: that many at most, and as their keys and values find room."""
+"""Replies drawn side by side: that many at most, and as their keys and values find room, in that
+much or half of what is free.
+"""
 TEMPERATURE, TOP_P = 0.8, 0.95
 
 _ASKED, _STATES, _ANCHORS = "asked.jsonl", "states.npy", "anchors.jsonl"
@@ -153,7 +156,8 @@ class Drawer:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         kind = "cuda" if self.causal.device.type == "cuda" else "cpu"
         token = 2 * config.num_hidden_layers * heads * head * self.causal.dtype.itemsize
-        room = CACHE_BYTES[kind] // int(token * (longest + self.spec.sample_max_tokens))
+        cache = min(CACHE_BYTES[kind], free_bytes(kind) // 2)
+        room = cache // int(token * (longest + self.spec.sample_max_tokens))
         return max(1, min(DRAWS_AT_ONCE[kind], room))
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import json
 import os
 import shutil
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -25,40 +23,28 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from core.errors import InvalidInput, ModelError, ThumbtuneError
+from core.errors import ThumbtuneError
 from core.files import publish_directory, sweep_temporary, write_atomic
 from core.jobs import ADAPTER, EVAL, REPORT, TRAIN, Example, JobSpec, read_examples, read_spec
 from core.processors import available_cores
 from core.report import Report
 from trainer.dataset import count_examples
+from trainer.faults import EXIT_FAILED, EXIT_STOPPED, diagnose, watch_parent
 from trainer.progress import ProgressLog
 
 if TYPE_CHECKING:
     from trainer.best_of_n import Lesson
-    from trainer.scoring import Texts
-    from trainer.train import Step
-
-EXIT_FAILED = 1
-EXIT_INPUT = 2
-EXIT_MEMORY = 4
-EXIT_DISK = 5
-EXIT_LOSS = 6
-EXIT_STOPPED = 128 + signal.SIGTERM
 
 WORK = "work"
 """Where stages and checkpoints lie until the report is written."""
 CHECKPOINT_S = 60.0
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """What the libraries that compute read their number of threads from, when they are loaded."""
-_METRICS = "metrics.json"
-_HOW_STRONG = "finding how strong it may be without forgetting"
 _TRAINED = 0.75
 """The fraction of the job at which training ends and evaluation begins."""
 _RANKED = 0.3
 """The same, at which training begins where replies are ranked first."""
 _STARTED = 0.02
-_PARENT_POLL_S = 1.0
-_PARENT_GRACE_S = 20.0
 
 
 class Stopped(BaseException):
@@ -92,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory: Path = options.directory
     previous = signal.signal(signal.SIGTERM, _stop)
     if options.parent:
-        _watch_parent(options.parent)
+        watch_parent(options.parent)
     log: ProgressLog | None = None
     try:
         log = ProgressLog(directory) if directory.is_dir() else None
@@ -109,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log, EXIT_STOPPED, "stopped before the end; --resume goes on from the last checkpoint"
         )
     except Exception as error:
-        code, sentence = _diagnose(error)
+        code, sentence = diagnose(error)
         if code == EXIT_FAILED and not isinstance(error, ThumbtuneError):
             traceback.print_exc()
         return _end(log, code, f"failed: {sentence}")
@@ -167,6 +153,7 @@ def run_job(
     sweep_temporary(directory / WORK)
     times: dict[str, float] = {}
     _set_threads(spec)
+    _foresee(directory, spec, train, log)
     with _timed(times, "rank"):
         lesson = _learn(directory, spec, train, held_out, log)
     taught: dict[str, list[Example]] = {"examples": train}
@@ -200,6 +187,16 @@ def _report(spec: JobSpec, **found: Any) -> Report:
     return Report(**named, recipe=spec.recipe, why=spec.why, **found)
 
 
+def _foresee(directory: Path, spec: JobSpec, examples: list[Example], log: ProgressLog) -> None:
+    """Say what memory each stage will take; raises NotEnoughMemory before anything is loaded."""
+    if (directory / ADAPTER).exists():
+        return
+    from trainer.stage import foresee
+
+    for line in foresee(spec, examples):
+        log.write("start", fraction=0.0, message=line)
+
+
 def _learn(
     directory: Path,
     spec: JobSpec,
@@ -228,103 +225,38 @@ def _train(
     checkpoint_s: float,
 ) -> dict[str, Any]:
     """Train what is missing of the stages, publish `adapter/`; return the stages' metrics."""
+    from trainer.stage import METRICS, train_into
+
     finished = [directory / WORK / _stage_name(spec, number) for number in range(len(spec.stages))]
     if not (directory / ADAPTER).exists():
         for number, target in enumerate(finished):
             if not target.exists():
-                _train_stage(
+                train_into(
+                    target,
                     spec,
-                    number,
+                    spec.stages[number],
                     examples[spec.stages[number].on],
-                    log,
                     plain=examples.get("anchors", []),
-                    target=target,
                     before=finished[number - 1] if number else None,
                     resume=resume,
                     checkpoint_s=checkpoint_s,
+                    tell=_teller(log, spec, number, target.name),
                 )
         _publish(directory / ADAPTER, spec, finished[-1])
     return {
-        target.name: json.loads((target / _METRICS).read_text(encoding="utf-8"))
+        target.name: json.loads((target / METRICS).read_text(encoding="utf-8"))
         for target in finished
-        if (target / _METRICS).exists()
+        if (target / METRICS).exists()
     }
 
 
-def _train_stage(
-    spec: JobSpec,
-    number: int,
-    examples: list[Example],
-    log: ProgressLog,
-    *,
-    plain: list[Example],
-    target: Path,
-    before: Path | None,
-    resume: bool,
-    checkpoint_s: float,
-) -> None:
-    from trainer.model import load_tokenizer, save_adapter, weaken_adapter
-    from trainer.scoring import Texts
-    from trainer.strength import choose_strength
-    from trainer.tokens import make_encoder
-    from trainer.train import train_stage
+def _teller(log: ProgressLog, spec: JobSpec, number: int, name: str) -> Callable[..., None]:
+    """Return what writes a stage's progress: a fraction of the stage, and what else a line has."""
 
-    scratch = target.with_name(f"{target.name}.scratch")
-    if not resume:
-        shutil.rmtree(scratch, ignore_errors=True)
-    log.write(target.name, fraction=_fraction(spec, number, 0.0), message="preparing the examples")
-    trained = train_stage(
-        spec,
-        spec.stages[number],
-        examples,
-        plain=plain,
-        encoder=make_encoder(load_tokenizer(spec), spec.max_length),
-        before=before,
-        scratch=scratch,
-        resume=resume,
-        checkpoint_s=checkpoint_s,
-        on_step=_step_writer(log, spec, number, target.name),
-    )
+    def tell(within: float, **line: Any) -> None:
+        log.write(name, fraction=_fraction(spec, number, within), **line)
 
-    metrics = dict(trained.metrics)
-    if spec.stages[number].keep_known:
-        log.write(target.name, fraction=_fraction(spec, number, 1.0), message=_HOW_STRONG)
-        texts = Texts(load_tokenizer(spec), spec.max_length)
-        found = choose_strength(trained.model, texts, _prompts(spec, examples, plain, texts))
-        weaken_adapter(trained.model, found.value)
-        metrics["strength"] = found.as_dict()
-
-    def fill(path: Path) -> None:
-        save_adapter(trained.model, path, spec.base_model)
-        (path / _METRICS).write_text(json.dumps(metrics), encoding="utf-8")
-
-    publish_directory(target, fill)
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _prompts(
-    spec: JobSpec, examples: Sequence[Example], plain: Sequence[Example], texts: Texts
-) -> list[list[int]]:
-    """Return some of the prompts that are people's own, each once, as tokens."""
-    from trainer.effort import effort_of
-
-    chats = [[turn.model_dump() for turn in one.prompt] for one in examples if one not in plain]
-    found = {tuple(texts.prompt(chat)): None for chat in chats}
-    return [list(ids) for ids in found][: effort_of(spec).heard]
-
-
-def _step_writer(log: ProgressLog, spec: JobSpec, number: int, name: str) -> Callable[[Step], None]:
-    def write(step: Step) -> None:
-        log.write(
-            name,
-            fraction=_fraction(spec, number, step.step / step.steps),
-            step=step.step,
-            steps=step.steps,
-            loss=step.loss,
-            margin=step.margin,
-        )
-
-    return write
+    return tell
 
 
 def _stage_name(spec: JobSpec, number: int) -> str:
@@ -380,11 +312,13 @@ def _timed(times: dict[str, float], name: str) -> Iterator[None]:
 
 
 def _set_threads(spec: JobSpec) -> None:
-    """Hold the thread budget and one GPU, before anything is computed."""
+    """Hold the thread budget and the job's GPUs, before anything is computed."""
     if spec.device.startswith("cuda:"):
         os.environ["CUDA_VISIBLE_DEVICES"] = spec.device.removeprefix("cuda:")
-    elif "," in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
-        os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+    else:
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = list(map(str, range(spec.gpus))) if given is None else given.split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[: spec.gpus])
     for pool in POOLS:  # numpy takes every core otherwise, and several jobs stand still
         os.environ.setdefault(pool, str(max(1, spec.threads)))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -398,43 +332,6 @@ def _set_threads(spec: JobSpec) -> None:
 def _stop(signum: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; let the clean-up finish
     raise Stopped
-
-
-def _watch_parent(parent: int) -> None:
-    """Stop this process when its parent is gone: nobody would ever fetch the result."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_POLL_S)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_PARENT_GRACE_S)
-        os._exit(EXIT_STOPPED)
-
-    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
-
-
-def _diagnose(error: Exception) -> tuple[int, str]:
-    """Return the exit code and a plain sentence for what went wrong."""
-    text = str(error) or type(error).__name__
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if (
-        isinstance(error, MemoryError)
-        or "OutOfMemoryError" in kinds
-        or "can't allocate memory" in text
-    ):
-        advice = "lower training.batch_size or training.max_length"
-        return EXIT_MEMORY, f"out of memory; {advice} ({text.splitlines()[0]})"
-    disk = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if disk or "No space left on device" in text or "failed writing file" in text:
-        return (
-            EXIT_DISK,
-            f"the disk is full; free some space and run it again ({text.splitlines()[0]})",
-        )
-    if "LossNotFinite" in kinds:
-        return EXIT_LOSS, text
-    if isinstance(error, (InvalidInput, ModelError, FileNotFoundError)):
-        return EXIT_INPUT, text
-    return EXIT_FAILED, f"{text} ({type(error).__name__})"
 
 
 def _end(log: ProgressLog | None, code: int, sentence: str) -> int:

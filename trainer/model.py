@@ -8,12 +8,15 @@ type they are served in in what a job hands out.
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
+from torch import distributed
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from core.errors import InvalidInput, ModelError
@@ -64,23 +67,46 @@ def job_dtype(wanted: str, device: str) -> torch.dtype:
 
 
 def load_base(spec: JobSpec) -> Any:
-    """Load the frozen base model on its device; raises ModelError."""
+    """Load the frozen base model on its device; raises ModelError.
+
+    Where devices are to share it out it stays in the CPU's memory: each takes its part from there.
+    """
     device = choose_device(spec.device)
     dtype = job_dtype(spec.dtype, device)
-    quantized: dict[str, Any] = {}
+    shared = spec.sharding == "fsdp" and distributed.is_initialized()
+    placed: dict[str, Any] = {}
     if spec.load_in_4bit:
-        if device != "cuda":
-            raise InvalidInput(f"load_in_4bit needs CUDA; this run is on {device}")
-        quantized["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-        )
-        quantized["device_map"] = {"": 0}
+        placed = _in_4_bits(dtype, device)
+    elif spec.sharding == "fsdp" and device == "cuda" and not shared:
+        placed = {"device_map": "auto"}  # alone with all of them: some layers on each
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(spec.base_path, dtype=dtype, **quantized)
+        model: Any = AutoModelForCausalLM.from_pretrained(spec.base_path, dtype=dtype, **placed)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"base model {spec.base_path}: cannot be loaded: {error}") from error
     model.config.use_cache = False
-    return model if spec.load_in_4bit else model.to(device)
+    return model if placed or shared else model.to(device)
+
+
+def _in_4_bits(dtype: torch.dtype, device: str) -> dict[str, Any]:
+    """Return how a base is loaded in 4 bits: nf4, its constants quantized too, multiplied in
+    `dtype` (QLoRA, Dettmers et al. 2023).
+
+    Embeddings, norms and head stay in `dtype`: what peft's `prepare_model_for_kbit_training` would
+    raise to float32 takes 4 GiB of an 8B base, and nothing of it is trained.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise InvalidInput(
+            "training.load_in_4bit needs bitsandbytes, which is not installed; "
+            "pip install 'thumbtune[gpu]', or set it to false"
+        )
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    where: Any = torch.cuda.current_device() if device == "cuda" else device
+    return {"quantization_config": config, "device_map": {"": where}}
 
 
 def load_tokenizer(spec: JobSpec) -> Any:
@@ -107,15 +133,34 @@ def lora_config(spec: JobSpec) -> LoraConfig:
     )
 
 
-def save_adapter(model: PeftModel, directory: Path, base_model: str) -> None:
-    """Write exactly the adapter's content files; no path of this machine goes into them."""
+def save_adapter(
+    model: PeftModel, directory: Path, base_model: str, weights: dict[str, Any] | None = None
+) -> None:
+    """Write exactly the adapter's content files; no path of this machine goes into them.
+
+    `weights` are the adapter's where the model holds only its part of them.
+    """
     for config in model.peft_config.values():
         config.base_model_name_or_path = Path(base_model).name
         config.inference_mode = True
-    model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(
+        str(directory), safe_serialization=True, save_embedding_layers=False, state_dict=weights
+    )
     for path in directory.iterdir():
         if path.name not in CONTENT_FILES:
             path.unlink()
+
+
+def whole_weights(model: PeftModel) -> dict[str, Any]:
+    """Return what is trained, put together where several devices hold a part each.
+
+    All of them must call this.
+    """
+    trained = ((name, one) for name, one in model.named_parameters() if one.requires_grad)
+    return {
+        name: (one.full_tensor() if isinstance(one, DTensor) else one).detach().cpu()
+        for name, one in trained
+    }
 
 
 def weaken_adapter(model: PeftModel, strength: float) -> None:

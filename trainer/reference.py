@@ -18,7 +18,7 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 from core.files import write_atomic
 
 _KEPT = "reference.json"
-_TOKENS = 4096
+REFERENCE_TOKENS = 4096
 """Tokens in a batch, shared beginnings counted for each row."""
 _COLUMNS = {
     "completion_ids": "ref_logps",
@@ -43,14 +43,26 @@ def use_base_as_reference(trainer: Any, pad: int, scratch: Path) -> None:
     kept = scratch / _KEPT
     known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
     if len(known) != len(distinct):
-        known = sequence_logps(trainer.model, distinct, pad, forward=trainer.quick)
-        scratch.mkdir(parents=True, exist_ok=True)
-        write_atomic(kept, json.dumps(known))
+        known = _shared_logps(trainer, distinct, pad)
+        if trainer.is_world_process_zero():
+            scratch.mkdir(parents=True, exist_ok=True)
+            write_atomic(kept, json.dumps(known))
     logps = dict(zip(distinct, known, strict=True))
     for name, keys in wanted.items():
         laid = laid.add_column(name, [logps[key] for key in keys])
     trainer.train_dataset = laid
     trainer.precompute_ref_logps = True  # from here the loss reads the columns just added
+
+
+def _shared_logps(trainer: Any, texts: Sequence[Text], pad: int) -> list[float]:
+    """Return what each text is worth; several devices share the texts out among them."""
+    ranks, own = trainer.accelerator.num_processes, trainer.accelerator.process_index
+    found = sequence_logps(trainer.model, texts[own::ranks], pad, forward=trainer.quick)
+    if ranks == 1:
+        return found
+    parts: list[list[float]] = [[] for _ in range(ranks)]
+    torch.distributed.all_gather_object(parts, found)
+    return [parts[place % ranks][place // ranks] for place in range(len(texts))]
 
 
 def sequence_logps(model: Any, texts: Sequence[Text], pad: int, *, forward: Any) -> list[float]:
@@ -90,6 +102,6 @@ def _batches(texts: Sequence[Text]) -> Iterator[list[int]]:
         longest[prompt] = max(longest.get(prompt, 0), len(prompt) + len(completion))
     order = sorted(range(len(texts)), key=lambda i: (-longest[prompts[i]], prompts[i]))
     while order:
-        size = max(1, _TOKENS // longest[prompts[order[0]]])
+        size = max(1, REFERENCE_TOKENS // longest[prompts[order[0]]])
         yield order[:size]
         order = order[size:]

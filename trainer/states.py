@@ -102,7 +102,7 @@ class _Kept:
     """The outputs of the chosen layers, kept in order while open; with `only` a pass ends there."""
 
     def __init__(self, causal: Any, *, only: bool = False) -> None:
-        self._only = only
+        self._only, self._device = only, causal.device
         layers = _layers(causal)
         self._layers = [
             layers[max(0, len(layers) * (part + 1) // (LAYERS + 1) - 1)] for part in range(LAYERS)
@@ -112,7 +112,8 @@ class _Kept:
 
     def __enter__(self) -> list[torch.Tensor]:
         def keep(module: Any, inputs: Any, output: Any) -> None:
-            self._states.append(output[0] if isinstance(output, tuple) else output)
+            states = output[0] if isinstance(output, tuple) else output
+            self._states.append(states.to(self._device))  # layers may stand on several devices
             if self._only and len(self._states) == LAYERS:
                 raise _Enough
 

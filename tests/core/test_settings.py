@@ -75,6 +75,8 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
             "schedule is set but training.enabled",
         ),
         ('[model]\ndevice = "cpu"\n[training]\nload_in_4bit = true\n', "needs CUDA"),
+        ('[training]\nsharding = "fsdp"\n', "needs gpus = 2 or more"),
+        ('[training]\nsharding = "fsdp"\ngpus = 2\nload_in_4bit = true\n', "exclude each other"),
         ('[model]\nrevision = "main"\n', "has no meaning for source 'bundled'"),
         ('[serving]\nbackend = "remote"\n', "serving.remote_url is empty"),
         ('[serving]\nbackend = "vllm"\n', '"http://gpu-host:8000/v1"'),

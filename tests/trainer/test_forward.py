@@ -96,3 +96,16 @@ def test_what_it_does_not_know_keeps_its_own_forward() -> None:
     assert quick_forward(with_adapter(make_family("gemma2 with mixed windows"))) is None
     for options in ({"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}):
         assert quick_forward(with_adapter(make_family("qwen3"), **options)) is None
+
+
+@pytest.mark.parametrize("family", ["qwen3", "mistral with a window"])
+def test_layers_passed_twice_give_the_same_gradients(family: str) -> None:
+    """Keeping only what goes into each layer changes memory, not a single number."""
+    model = with_adapter(make_family(family))
+    quick = quick_forward(model)
+    assert quick is not None
+    outputs, gradients = figures_and_gradients(model, quick)
+    quick.checkpointing = True
+    again, found = figures_and_gradients(model, quick)
+    assert torch.equal(again.log_probs, outputs.log_probs)
+    assert all(torch.equal(found[name], gradients[name]) for name in gradients)

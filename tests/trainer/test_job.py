@@ -217,14 +217,14 @@ def test_a_loss_that_is_no_number_ends_the_run_with_code_6(
 
 def test_errors_of_the_machine_have_their_own_codes() -> None:
     """Memory and disk are told apart from faults of ours."""
-    from trainer.job import _diagnose
+    from trainer.faults import diagnose
 
-    assert _diagnose(MemoryError())[0] == 4
+    assert diagnose(MemoryError())[0] == 4
     assert (
-        _diagnose(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))[0] == 4
+        diagnose(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))[0] == 4
     )
-    assert _diagnose(OSError(28, "No space left on device"))[0] == 5
-    assert _diagnose(KeyError("x"))[0] == 1
+    assert diagnose(OSError(28, "No space left on device"))[0] == 5
+    assert diagnose(KeyError("x"))[0] == 1
 
 
 async def test_the_local_launcher_runs_and_reports(tiny_model: Path, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from trainer.model import (
     weaken_adapter,
 )
 from trainer.tokens import Encoder, make_encoder
-from trainer.train import Trained, side_weights, train_stage
+from trainer.train import Trained, train_stage
+from trainer.trainers import side_weights
 
 
 @pytest.fixture(scope="module")
