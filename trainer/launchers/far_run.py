@@ -352,7 +352,8 @@ class FarRun:
 
         def tell(percent: int) -> None:
             nonlocal last_at, last
-            if percent != last and clock() - last_at >= _SAY_EVERY_S:
+            due = percent == 100 or clock() - last_at >= _SAY_EVERY_S
+            if percent != last and due:
                 last_at, last = clock(), percent
                 self._say(stage, f"{what}, {percent} %")
 
