@@ -1,6 +1,7 @@
 """What a long-running bot does beside chatting: recover, share out cores, forget old talk.
 
-At start, runs of dead processes go on; while any process trains, a model whose threads cannot share
+At start, runs of dead processes go on, and those that were left on another machine are taken up;
+while any process trains on this one, a model whose threads cannot share
 cores gives some of its own up (two OpenMP pools on one core run 20 times slower); once an hour,
 conversations past their retention are deleted.
 """
@@ -33,10 +34,13 @@ class Housekeeping:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Resume orphaned runs and begin the periodic work."""
+        """Take up orphaned runs and those left elsewhere, and begin the periodic work."""
         await self._world.learning.tidy()
         for run in await self._world.learning.orphans():
             self._say(f"{run.id} was cut off while {run.state}; going on with it")
+            self._spawn(self._resume(run), f"resume-{run.id}")
+        for run in await self._world.learning.left_elsewhere():
+            self._say(f"{run.id} was left on another machine; taking it up")
             self._spawn(self._resume(run), f"resume-{run.id}")
         self._spawn(self._share_cores(), "share-cores")
         self._spawn(self._expire(), "expire")

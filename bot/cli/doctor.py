@@ -133,11 +133,21 @@ async def _decoder(settings: Settings) -> str:
 
 
 async def _runs(settings: Settings) -> str:
+    where = await _launcher(settings)
     async with open_database(settings) as database:
         active = await database.run(lambda db: db.runs.active())
-    if not active:
-        return "local: training runs as a process of this machine; none is running"
-    return "local: " + ", ".join(f"{item.id} is {item.state}" for item in active)
+    running = ", ".join(f"{item.id} is {item.state}" for item in active)
+    return f"{where}; {running or 'none is running'}"
+
+
+async def _launcher(settings: Settings) -> str:
+    if settings.launcher.kind != "ssh":
+        return "local: training runs as a process of this machine"
+    from trainer.launchers.ssh import host_address
+    from trainer.launchers.ssh_check import describe_host
+
+    address = host_address(settings.launcher, settings.ssh_config)
+    return await describe_host(address, settings.model.device)
 
 
 async def _discord(settings: Settings) -> str:

@@ -114,6 +114,13 @@ def test_what_rsync_says_becomes_an_error(
         raise faults.rsync_failed("b", code, said, "python3")
 
 
+def test_a_full_disk_is_named_by_its_side() -> None:
+    """What is brought fills this machine's."""
+    full = 'rsync: write failed on "x": No space left on device (28)'
+    assert "the disk there is full" in str(faults.rsync_failed("b", 11, full, "p"))
+    assert str(faults.rsync_failed("b", 11, full, "p", into="/x/")).startswith("/x/: the disk is")
+
+
 def test_the_code_is_one_parcel_known_by_its_content() -> None:
     """Both packages with their texts, and nothing else; twice the same."""
     parcel = code_parcel()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +25,11 @@ from tests.trainer.test_job import LONG, QUICK
 from tests.trainer.test_job import job as job_on
 from trainer.job import EXIT_STOPPED, main
 from trainer.launchers.base import Handle
+from trainer.launchers.connection import Address
 from trainer.launchers.far import RESULTS
-from trainer.launchers.far_run import Patience
+from trainer.launchers.patience import Patience
 from trainer.launchers.ssh import SshLauncher
+from trainer.launchers.ssh_check import describe_host
 
 LONGER = APO.model_copy(update={"epochs": 10.0})
 LOADING = "loading libraries and the base model"
@@ -57,16 +61,16 @@ async def submit(there: SshLauncher, directory: Path, timeout_s: float = 300) ->
     return await there.submit(directory, threads=1, nice=0, timeout_s=timeout_s)
 
 
-async def until_said(directory: Path, message: str) -> None:
+async def until_said(directory: Path, message: str, times: int = 1) -> None:
     """Wait until the progress here says so."""
-    async with asyncio.timeout(120):
-        while not any(line.message == message for line in read_progress(directory)):
+    async with asyncio.timeout(300):
+        while sum(line.message == message for line in read_progress(directory)) < times:
             await asyncio.sleep(0.05)
 
 
 async def until_step(directory: Path, step: int = 1) -> None:
     """Wait until the job's progress has come this far here."""
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         while not any(line.step >= step for line in read_progress(directory)):
             await asyncio.sleep(0.05)
 
@@ -347,6 +351,40 @@ async def test_words_that_could_not_be_cleared_away_go_at_the_next_contact(
     assert await result(launcher(box), tmp_path / "run_2") == 0
     assert box.runs() == []
     assert not elsewhere_file(tmp_path / "run_1").exists()
+
+
+def python_there(box: Box, arguments: str = "", path: str = "$PATH") -> str:
+    """Make an interpreter there that lacks something."""
+    script = box.home / "python"
+    script.write_text(f'#!/bin/sh\nPATH="{path}" exec {sys.executable} {arguments} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+async def test_a_machine_that_lacks_something_is_told_before_anything_is_sent(
+    box: Box, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Packages and rsync, by name."""
+    directory = job(tmp_path / "run_1", tiny_model, SFT)
+    lacking = {
+        "its Python lacks torch, transformers": {"arguments": "-S"},
+        "rsync is not installed there": {"path": "/nowhere"},
+    }
+    for said, what in lacking.items():
+        there = launcher(box, ssh_python=python_there(box, **what))
+        with pytest.raises(TrainingError, match=said):
+            await result(there, directory)
+    assert not box.directory.exists()
+
+
+async def test_the_doctor_says_what_there_is(box: Box) -> None:
+    """Versions, GPU and room, or the reason why nothing could run."""
+    address = Address(HOST, str(box.directory), sys.executable, box.config)
+    said = await describe_host(address, "auto")
+    assert re.search(r"gpu-box by ssh: Python 3.*, torch .*, trl .*, rsync; .*GB free", said)
+    box.line.cut()
+    with pytest.raises(TrainingError, match="no connection"):
+        await describe_host(address, "auto")
 
 
 @pytest.mark.parametrize(

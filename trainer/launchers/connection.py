@@ -163,10 +163,17 @@ class Connection:
         self, source: str, files: Sequence[str], target: Path, on_percent: OnPercent
     ) -> None:
         """Bring these files of a directory there into one here, in the same way."""
-        await self._copy(self.address.rsync_target(source), f"{target}/", files, on_percent)
+        here = f"{target}/"
+        await self._copy(self.address.rsync_target(source), here, files, on_percent, into=here)
 
     async def _copy(
-        self, source: str, target: str, files: Sequence[str], on_percent: OnPercent
+        self,
+        source: str,
+        target: str,
+        files: Sequence[str],
+        on_percent: OnPercent,
+        *,
+        into: str | None = None,
     ) -> None:
         command = [
             *("rsync", "--times", "--copy-links", "--checksum", "-s", "--files-from=-"),
@@ -181,7 +188,7 @@ class Connection:
                 code = await process.wait()
                 if code:
                     address = self.address
-                    raise rsync_failed(address.host, code, await said, address.python)
+                    raise rsync_failed(address.host, code, await said, address.python, into=into)
             finally:
                 said.cancel()
         self.heard()

@@ -11,17 +11,16 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import BaseModel
 
 from core.errors import RunElsewhere, TrainingError
-from core.files import fsync_path, publish_directory, sha256_file
-from core.jobs import ADAPTER, EVAL, JOB, LOG, REPORT, TRAIN, JobSpec, elsewhere_file, read_spec
+from core.files import sha256_file
+from core.jobs import EVAL, JOB, LOG, REPORT, TRAIN, JobSpec, elsewhere_file, read_spec
 from core.manifest import CONTENT_FILES, MANIFEST
 from core.sections import LauncherSettings
 from trainer.launchers.base import job_variables, log_tail
@@ -33,28 +32,17 @@ from trainer.launchers.elsewhere import (
     write_elsewhere,
 )
 from trainer.launchers.far import RESULTS
-from trainer.launchers.faults import NoSuchHost, Refused, Unreachable
+from trainer.launchers.faults import Refused, Unreachable
 from trainer.launchers.mirror import ProgressMirror
 from trainer.launchers.parcel import Parcel, base_files, code_parcel
+from trainer.launchers.patience import Patience, Persistence
+from trainer.launchers.results import INCOMING, publish_results, verified
 from trainer.launchers.ssh_check import Look, look
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 RESTARTS = 3
 """How often a job that died there without a word is gone on with, in one attempt."""
-INCOMING = ".incoming"
 _SAY_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a lost connection is waited for: at first contact, in a run, to stop one."""
-
-    first_s: float = 120.0
-    run_s: float = 1800.0
-    stop_s: float = 60.0
-    longest_pause_s: float = 60.0
 
 
 class _Identity(BaseModel):
@@ -87,7 +75,6 @@ class FarRun:
         arguments: Sequence[str] = (),
         patience: Patience,
     ) -> None:
-        connection.heard = self._heard
         self.directory = directory
         self.host = settings.ssh_host
         self._connection = connection
@@ -98,7 +85,8 @@ class FarRun:
         self.name = f"{directory.name}-{sha256_file(directory / JOB)[:12]}"
         self._mirror = ProgressMirror(directory)
         self._offset = 0
-        self._last_heard: float | None = None
+        waiting = partial(self._mirror.note, "waiting")
+        self._insist = Persistence(connection, patience, waiting).insist
 
     # -- the whole way
 
@@ -160,7 +148,7 @@ class FarRun:
         spec = read_spec(self.directory)
         code = await asyncio.to_thread(code_parcel)
         version = code.sha256[:16]
-        self._remember_place()
+        await self._remember_place()
         sent = "" if self._settings.base else spec.base_sha256
         await self._insist(lambda: self._ask("prepare", code=version, base=sent))
         await self._send(code, f"{found.root}/code/{version}", "the code")
@@ -258,8 +246,8 @@ class FarRun:
         for _ in range(2):
             digests = await self._bring(RESULTS)
             incoming = self.directory / INCOMING
-            if await asyncio.to_thread(_verified, incoming, digests):
-                await asyncio.to_thread(_publish_results, incoming, self.directory)
+            if await asyncio.to_thread(verified, incoming, digests):
+                await asyncio.to_thread(publish_results, incoming, self.directory)
                 return
             shutil.rmtree(incoming, ignore_errors=True)
         raise Refused(
@@ -302,45 +290,27 @@ class FarRun:
         directory = self._settings.ssh_directory
         for job, place in left_elsewhere(self.directory.parent, self.host, directory).items():
             with contextlib.suppress(Unreachable, Refused):
-                await self._connection.ask("stop", name=place.name)
-                await self._connection.ask("remove", name=place.name)
+                await self._forget(place.name)
                 elsewhere_file(job).unlink(missing_ok=True)
+
+    async def _forget(self, name: str) -> None:
+        await self._connection.ask("stop", name=name)
+        await self._connection.ask("remove", name=name)
 
     # -- here
 
-    def _remember_place(self) -> None:
+    async def _remember_place(self) -> None:
+        """Write down that words of this job will lie there; clear away what lies there of it under
+        another name, its words having changed since.
+        """
         place = Elsewhere(host=self.host, directory=self._settings.ssh_directory, name=self.name)
         before = read_elsewhere(self.directory)
-        if before not in (None, place):
-            self._say(
-                "start",
-                f"it was begun on {before.host} and begins anew on {self.host}; what is on "
-                f"{before.host} stays in {before.directory}/runs/{before.name}",
-            )
+        if before is not None and before != place:
+            if (before.host, before.directory) == (place.host, place.directory):
+                await self._forget(before.name)
+            else:
+                self._say("start", f"begins anew on {self.host}; {_stays(before)}")
         write_elsewhere(self.directory, place)
-
-    async def _insist(self, work: Callable[[], Awaitable[T]], patience_s: float | None = None) -> T:
-        """Do it until it is done; a lost connection is waited out, with growing pauses."""
-        clock = asyncio.get_running_loop().time
-        began, pause = clock(), 1.0
-        allowed = self._patience.run_s if patience_s is None else patience_s
-        while True:
-            heard = self._last_heard
-            try:
-                return await work()
-            except Unreachable as error:
-                if self._last_heard != heard:
-                    pause = 1.0
-                since = max(began, self._last_heard or began)
-                strange = isinstance(error, NoSuchHost) and self._last_heard is None
-                if clock() + pause - since > allowed or strange:
-                    raise
-                self._say("waiting", f"no connection to {self.host}; trying again")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, self._patience.longest_pause_s)
-
-    def _heard(self) -> None:
-        self._last_heard = asyncio.get_running_loop().time()
 
     def _say(self, stage: str, message: str) -> None:
         self._mirror.note(stage, message)
@@ -366,25 +336,5 @@ class FarRun:
         )
 
 
-def _verified(directory: Path, digests: dict[str, str]) -> bool:
-    return all(
-        (directory / name).is_file() and sha256_file(directory / name) == digest
-        for name, digest in digests.items()
-    )
-
-
-def _publish_results(incoming: Path, directory: Path) -> None:
-    """Move verified results into place; the report is last, and with it the job is done."""
-
-    def fill(target: Path) -> None:
-        for name in CONTENT_FILES:
-            (incoming / ADAPTER / name).rename(target / name)
-
-    shutil.rmtree(directory / ADAPTER, ignore_errors=True)  # of an attempt without a report
-    publish_directory(directory / ADAPTER, fill)
-    if (incoming / LOG).exists():
-        (incoming / LOG).replace(directory / LOG)
-    fsync_path(incoming / REPORT)
-    (incoming / REPORT).replace(directory / REPORT)
-    fsync_path(directory)
-    shutil.rmtree(incoming, ignore_errors=True)
+def _stays(place: Elsewhere) -> str:
+    return f"what is on {place.host} stays there, in {place.directory}/runs/{place.name}"

@@ -70,10 +70,12 @@ def ssh_failed(host: str, code: int, said: str, python: str) -> TrainingError:
     return Refused(f"{host}: {python} failed there with exit code {code} ({_last(said)})")
 
 
-def rsync_failed(host: str, code: int, said: str, python: str) -> TrainingError:
-    """Return the error for a transfer that did not end well."""
+def rsync_failed(
+    host: str, code: int, said: str, python: str, *, into: str | None = None
+) -> TrainingError:
+    """Return the error for a transfer, `into` a directory here or else there, that failed."""
     if "No space left" in said or "Disk quota exceeded" in said:
-        return disk_full(host)
+        return Refused(f"{into}: the disk is full; make room") if into else disk_full(host)
     if "rsync: command not found" in said or "rsync: not found" in said:
         return no_rsync(host)
     if "is your shell clean" in said:

@@ -17,7 +17,8 @@ from core.sections import LauncherSettings
 from trainer.job import EXIT_STOPPED
 from trainer.launchers.base import Handle, follow_progress, progress_size
 from trainer.launchers.connection import Address, Connection
-from trainer.launchers.far_run import FarRun, Patience
+from trainer.launchers.far_run import FarRun
+from trainer.launchers.patience import Patience
 
 
 @dataclass(slots=True)

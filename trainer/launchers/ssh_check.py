@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from core.sections import LauncherSettings
 from trainer.launchers.connection import Address, Connection
 from trainer.launchers.faults import Refused, no_rsync
 from trainer.launchers.parcel import NEEDED, PACKAGES, PYTHON
@@ -52,13 +51,18 @@ async def look(connection: Connection, name: str = "") -> Look:
     return Look.model_validate(answer)
 
 
-async def describe_host(address: Address, settings: LauncherSettings) -> str:
+async def describe_host(address: Address, device: str) -> str:
     """Say in a sentence what a run would find there; raises TrainingError if it could not run."""
     connection = Connection(address)
     found = await look(connection)
     found.check(address.host)
     answer = await connection.ask("machine", packages=PACKAGES)
     machine = Machine.model_validate(answer)
+    if machine.gpu and device == "cpu":
+        raise Refused(
+            f'{address.host}: model.device is "cpu" here, which holds for runs too, so its '
+            f'{machine.gpu} would stay idle; write model.device = "auto"'
+        )
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     gpu = f"{machine.gpu}, {machine.gpu_free_bytes / 1e9:.0f} GB of it free" if machine.gpu else ""
     return (
