@@ -106,9 +106,11 @@ async def _disk(settings: Settings) -> str:
 
 
 async def _threads(settings: Settings) -> str:
-    cores, load = available_cores(), os.getloadavg()[0]
+    cores = f"{available_cores()} cores (load {os.getloadavg()[0]:.1f})"
+    if not settings.runs_here:
+        return f"{cores}: chat {settings.serving_threads}, beside runs elsewhere too"
     return (
-        f"{cores} cores (load {load:.1f}): chat {settings.serving_threads}, or "
+        f"{cores}: chat {settings.serving_threads}, or "
         f"{settings.serving_threads_while_training} beside a run's {settings.training_threads}"
     )
 

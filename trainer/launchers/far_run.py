@@ -107,8 +107,9 @@ class FarRun:
             return
         try:
             await self._insist(lambda: self._ask("stop"), self._patience.stop_s)
-            with contextlib.suppress(TrainingError, OSError):
-                await self._bring_log()
+            with contextlib.suppress(TrainingError, OSError):  # TimeoutError is an OSError
+                async with asyncio.timeout(self._patience.stop_s):
+                    await self._bring_log()
             await self._insist(lambda: self._ask("remove"), self._patience.stop_s)
         except (Unreachable, Refused) as error:
             raise RunElsewhere(
@@ -122,9 +123,13 @@ class FarRun:
             if attempt:
                 self._say("start", "it was cut off there; going on from its last checkpoint")
             found = await self._look()
-            if found.state in ("none", "dead"):
+            absent = found.state in ("none", "dead")
+            if absent:
                 found.check(self.host)
+            await self._remember_place()
+            if absent:
                 await self._start(found)
+            self._offset = 0  # what is here already is known by itself
             end = await self._follow()
             if end.state == "ended":
                 return end
@@ -148,7 +153,6 @@ class FarRun:
         spec = read_spec(self.directory)
         code = await asyncio.to_thread(code_parcel)
         version = code.sha256[:16]
-        await self._remember_place()
         sent = "" if self._settings.base else spec.base_sha256
         await self._insist(lambda: self._ask("prepare", code=version, base=sent))
         await self._send(code, f"{found.root}/code/{version}", "the code")
@@ -278,6 +282,8 @@ class FarRun:
         """Delete people's words there; what cannot be reached now is deleted at the next contact
         once they are gone here.
         """
+        if not elsewhere_file(self.directory).exists():
+            return
         try:
             await self._insist(lambda: self._ask("remove"), self._patience.stop_s)
         except (Unreachable, Refused) as error:
