@@ -83,14 +83,19 @@ class LearningService:
         return [run for run in active if run.owner_pid is None or not _driven(run)]
 
     async def left_elsewhere(self) -> list[Run]:
-        """Return interrupted runs that lie on another machine, where they may have gone on."""
+        """Return interrupted runs that lie on another machine, where they may have gone on, unless
+        their scope has a newer one that is active.
+        """
         if self._settings.runs_here:
             return []
+        busy = {run.scope for run in await self._database.run(lambda db: db.runs.active())}
         unfinished = await self._database.run(lambda db: db.runs.unfinished())
         return [
             run
             for run in unfinished
-            if run.state == "interrupted" and self._files.lies_elsewhere(run)
+            if run.state == "interrupted"
+            and run.scope not in busy
+            and self._files.lies_elsewhere(run)
         ]
 
     async def mark_interrupted(self) -> list[Run]:

@@ -320,7 +320,7 @@ async def test_a_machine_that_goes_away_leaves_the_run_to_be_taken_up(
     box: Box, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Long without a connection: the command to go on is told; so it is when it cannot be
-    cancelled; when it is back the run is stopped.
+    cancelled; when it is back the run is stopped, though its words were forgotten here meanwhile.
     """
     directory = job(tmp_path / "run_1", tiny_model, LONG)
     there = launcher(box, BRIEF)
@@ -333,7 +333,9 @@ async def test_a_machine_that_goes_away_leaves_the_run_to_be_taken_up(
         await there.cancel(handle)
     assert len(box.processes()) == 1
     box.line.mend()
+    shutil.rmtree(directory)
     await there.cancel(handle)
+    assert not directory.exists()
     assert box.processes() == []
     assert box.runs() == []
 

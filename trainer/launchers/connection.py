@@ -33,6 +33,9 @@ ALIVE_S = 15
 SILENT_S = 60.0
 """A follower that says nothing for this long is cut off; it is to say something far more often."""
 
+ANSWER_S = 300.0
+"""An answer that takes longer than this is not waited for, unless much is to be read there."""
+
 _OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": CONNECT_S,
@@ -104,15 +107,18 @@ class Connection:
         self._root = address.directory
         self._script = Path(far.__file__).read_bytes()
 
-    async def ask(self, operation: str, **request: Any) -> dict[str, Any]:
+    async def ask(
+        self, operation: str, *, silent_s: float = ANSWER_S, **request: Any
+    ) -> dict[str, Any]:
         """Do one operation there and return its answer."""
-        answers = [answer async for answer in self.answers(operation, **request)]
+        asked = self.answers(operation, silent_s=silent_s, **request)
+        answers = [answer async for answer in asked]
         if not answers:
             raise Unreachable(f"{self.address.host}: the connection ended before the answer")
         return answers[-1]
 
     async def answers(
-        self, operation: str, *, silent_s: float | None = None, **request: Any
+        self, operation: str, *, silent_s: float, **request: Any
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Do one operation there and yield its answers as they come."""
         command = self.address.command(operation, self._root, request)
@@ -130,7 +136,7 @@ class Connection:
                 said.cancel()
 
     async def _frames(
-        self, process: asyncio.subprocess.Process, silent_s: float | None
+        self, process: asyncio.subprocess.Process, silent_s: float
     ) -> AsyncIterator[dict[str, Any]]:
         assert process.stdout is not None  # noqa: S101 # asked for in _running
         while True:

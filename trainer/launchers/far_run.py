@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 RESTARTS = 3
 """How often a job that died there without a word is gone on with, in one attempt."""
 _SAY_EVERY_S = 1.0
+_HASHING_S = 3600.0
 
 
 class _Identity(BaseModel):
@@ -199,7 +201,9 @@ class FarRun:
 
     async def _identify(self, base: str, code: str) -> _Identity:
         self._say("start", "checking the base model there")
-        answer = await self._insist(lambda: self._ask("identify", base=base, code=code))
+        answer = await self._insist(
+            lambda: self._ask("identify", silent_s=_HASHING_S, base=base, code=code)
+        )
         return _Identity.model_validate(answer)
 
     async def _send(self, parcel: Parcel, target: str, what: str) -> None:
@@ -223,7 +227,7 @@ class FarRun:
                     return _End.model_validate(answer)
         raise Unreachable(f"{self.host}: the connection ended")
 
-    async def _ask(self, operation: str, **request: object) -> dict[str, object]:
+    async def _ask(self, operation: str, **request: Any) -> dict[str, Any]:
         return await self._connection.ask(operation, name=self.name, **request)
 
     # -- back
