@@ -165,8 +165,9 @@ def start(root: Path, request: dict[str, Any]) -> dict[str, Any]:
     lock = _take_patiently(run)
     if lock is None or run.left() == "ended":
         return {"started": False}
-    with contextlib.suppress(FileNotFoundError):
-        (run.path / "exit.json").unlink()
+    for stale in ("exit.json", "job.pid"):
+        with contextlib.suppress(FileNotFoundError):
+            (run.path / stale).unlink()
     if not run.read("began.json"):
         run.write("began.json", {"at": time.time()})
     if not _detach(run, lock, root, request):
