@@ -149,7 +149,7 @@ def load_settings(config: Path | None = None, data_dir: Path | None = None) -> S
         raise ConfigError(problems)
     return settings.model_copy(
         update={
-            "ssh_config": environment.ssh_config,
+            "ssh_config": environment.ssh_config and environment.ssh_config.expanduser(),
             "db_key": environment.db_key,
             "discord_token": environment.discord_token,
             "console_password": environment.console_password,

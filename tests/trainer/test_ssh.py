@@ -34,7 +34,7 @@ from trainer.launchers.ssh_check import describe_host
 LONGER = APO.model_copy(update={"epochs": 10.0})
 LOADING = "loading libraries and the base model"
 WEIGHTS = "adapter/adapter_model.safetensors"
-PATIENT = Patience(first_s=30.0, run_s=120.0, stop_s=30.0, longest_pause_s=0.5)
+PATIENT = Patience(first_s=300.0, run_s=300.0, stop_s=300.0, longest_pause_s=0.5)
 BRIEF = Patience(first_s=1.5, run_s=1.5, stop_s=1.5, longest_pause_s=0.5)
 
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from pydantic import BaseModel
 
 from core.errors import RunElsewhere, TrainingError
 from core.files import sha256_file
-from core.jobs import EVAL, JOB, LOG, REPORT, TRAIN, JobSpec, elsewhere_file, read_spec
-from core.manifest import CONTENT_FILES, MANIFEST
+from core.jobs import JOB, LOG, REPORT, elsewhere_file
 from core.sections import LauncherSettings
 from trainer.launchers.base import job_variables, log_tail
 from trainer.launchers.connection import SILENT_S, Connection
+from trainer.launchers.delivery import Delivery
 from trainer.launchers.elsewhere import (
     Elsewhere,
     left_elsewhere,
@@ -35,7 +35,6 @@ from trainer.launchers.elsewhere import (
 from trainer.launchers.far import RESULTS
 from trainer.launchers.faults import Refused, Unreachable
 from trainer.launchers.mirror import ProgressMirror
-from trainer.launchers.parcel import Parcel, base_files, code_parcel
 from trainer.launchers.patience import Patience, Persistence
 from trainer.launchers.results import INCOMING, publish_results, verified
 from trainer.launchers.ssh_check import Look, look
@@ -43,14 +42,6 @@ from trainer.launchers.ssh_check import Look, look
 log = logging.getLogger(__name__)
 RESTARTS = 3
 """How often a job that died there without a word is gone on with, in one attempt."""
-_SAY_EVERY_S = 1.0
-_HASHING_S = 3600.0
-
-
-class _Identity(BaseModel):
-    path: str
-    sha256: str
-    why: str
 
 
 class _End(BaseModel):
@@ -87,8 +78,11 @@ class FarRun:
         self.name = f"{directory.name}-{sha256_file(directory / JOB)[:12]}"
         self._mirror = ProgressMirror(directory)
         self._offset = 0
-        waiting = partial(self._mirror.note, "waiting")
-        self._insist = Persistence(connection, patience, waiting).insist
+        persistence = Persistence(connection, patience, partial(self._mirror.note, "waiting"))
+        self._insist = persistence.insist
+        self._delivery = Delivery(
+            directory, self.name, connection, persistence, self._mirror, own_base=settings.base
+        )
 
     # -- the whole way
 
@@ -152,63 +146,17 @@ class FarRun:
 
     async def _start(self, found: Look) -> None:
         """Send what is missing there, and start the job unless somebody else just has."""
-        spec = read_spec(self.directory)
-        code = await asyncio.to_thread(code_parcel)
-        version = code.sha256[:16]
-        sent = "" if self._settings.base else spec.base_sha256
-        await self._insist(lambda: self._ask("prepare", code=version, base=sent))
-        await self._send(code, f"{found.root}/code/{version}", "the code")
-        base = await self._base(spec, found.root, version)
-        run = f"{found.root}/runs/{self.name}"
-        arguments = ["--base", base, "--threads", str(self._settings.threads)]
-        if spec.live_path:
-            live = Parcel(Path(spec.live_path), (*CONTENT_FILES, MANIFEST), "")
-            await self._send(live, f"{run}/live", "the live adapter")
-            arguments += ["--live", f"{run}/live"]
-        await self._send(Parcel(self.directory, (JOB, TRAIN, EVAL), ""), f"{run}/job", "the data")
+        delivered = await self._delivery.deliver(found.root)
+        threads = self._settings.threads
         await self._insist(
             lambda: self._ask(
                 "start",
-                code=version,
+                code=delivered.code,
                 timeout_s=self._timeout_s,
-                variables=job_variables(self._settings.threads),
-                arguments=[*arguments, *self._arguments],
+                variables=job_variables(threads),
+                arguments=[*delivered.arguments, "--threads", str(threads), *self._arguments],
             )
         )
-
-    async def _base(self, spec: JobSpec, root: str, code: str) -> str:
-        """Return where the base model lies there, proven to be the one that the job is for."""
-        own = self._settings.base
-        there = own or f"{root}/base/{spec.base_sha256}"
-        found = await self._identify(there, code)
-        if found.sha256 != spec.base_sha256 and not own:
-            here = Path(spec.base_path)
-            parcel = Parcel(here, base_files(here), spec.base_sha256)
-            await self._send(parcel, there, "the base model")
-            found = await self._identify(there, code)
-        if found.sha256 == spec.base_sha256:
-            return found.path
-        is_what = found.why or f"SHA-256 {found.sha256[:12]}…"
-        todo = (
-            "correct launcher.base, or leave it empty and the right one is sent"
-            if own
-            else f"{spec.base_path} has changed since the run began; start a new run"
-        )
-        raise TrainingError(
-            f"{self.host}: {found.path} is another base model ({is_what}, expected "
-            f"{spec.base_sha256[:12]}…), which the adapter would not fit; {todo}"
-        )
-
-    async def _identify(self, base: str, code: str) -> _Identity:
-        self._say("start", "checking the base model there")
-        answer = await self._insist(
-            lambda: self._ask("identify", silent_s=_HASHING_S, base=base, code=code)
-        )
-        return _Identity.model_validate(answer)
-
-    async def _send(self, parcel: Parcel, target: str, what: str) -> None:
-        tell = self._percents("sending", f"sending {what}")
-        await self._insist(lambda: self._connection.send(parcel.root, parcel.files, target, tell))
 
     async def _follow(self) -> _End:
         """Copy the progress here as it grows, until the job is no longer there."""
@@ -278,7 +226,7 @@ class FarRun:
             raise TrainingError(f"{self.directory}: the job directory was removed meanwhile")
         names = [*wanted, *([LOG] if LOG in there.files else [])]
         target = self.directory / INCOMING
-        tell = self._percents("fetch", "bringing the results back")
+        tell = self._mirror.percents("fetch", "bringing the results back")
         await self._insist(lambda: self._connection.bring(there.job, names, target, tell))
         return {name: there.files[name] for name in names}
 
@@ -324,20 +272,6 @@ class FarRun:
 
     def _say(self, stage: str, message: str) -> None:
         self._mirror.note(stage, message)
-
-    def _percents(self, stage: str, what: str) -> Callable[[int], None]:
-        """Return what tells a share at most once a second."""
-        clock = asyncio.get_running_loop().time
-        last_at, last = float("-inf"), -1
-
-        def tell(percent: int) -> None:
-            nonlocal last_at, last
-            due = percent == 100 or clock() - last_at >= _SAY_EVERY_S
-            if percent != last and due:
-                last_at, last = clock(), percent
-                self._say(stage, f"{what}, {percent} %")
-
-        return tell
 
     def _out_of_reach(self, error: TrainingError) -> RunElsewhere:
         return RunElsewhere(

@@ -8,12 +8,14 @@ lost) is written between. Says nothing more once the directory is gone.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from core.jobs import PROGRESS, Progress
-from trainer.progress import ProgressLog
+from trainer.progress import EVERY_S, ProgressLog
 
 
 class ProgressMirror:
@@ -42,6 +44,19 @@ class ProgressMirror:
         """Append a line of this side's own, with the fraction that was reached."""
         if self._path.parent.is_dir():
             self._log.write(stage, fraction=self._fraction, message=message)
+
+    def percents(self, stage: str, what: str) -> Callable[[int], None]:
+        """Return what tells a share of some work, at most once a second until it is whole."""
+        last_at, last = float("-inf"), -1
+
+        def tell(percent: int) -> None:
+            nonlocal last_at, last
+            due = percent == 100 or time.monotonic() - last_at >= EVERY_S
+            if percent != last and due:
+                last_at, last = time.monotonic(), percent
+                self.note(stage, f"{what}, {percent} %")
+
+        return tell
 
     def _read(self, line: str) -> bool:
         try:
