@@ -78,6 +78,7 @@ async def test_a_run_elsewhere_survives_a_killed_and_a_stopped_bot(
         await third.start()
         await until_state(world.database, run.id, "promoted")
         await third.close()
+        await world.registry.sync()
         assert await world.registry.speaking(SCOPE) == f"{SCOPE}@v1"
     assert said[:2] == [
         f"{run.id} was cut off while training; going on with it",
