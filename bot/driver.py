@@ -17,7 +17,7 @@ from typing import Literal
 
 from bot.runfiles import RunFiles
 from core.basemodel import BaseModel
-from core.errors import NotEnoughData, ThumbtuneError
+from core.errors import NotEnoughData, RunElsewhere, ThumbtuneError
 from core.files import sweep_temporary
 from core.jobs import EVAL, JOB, TRAIN, JobSpec, Progress, read_examples, read_spec
 from core.manifest import adapter_name, parse_adapter_name
@@ -86,11 +86,13 @@ class RunDriver:
         except _Cancelled:
             return Outcome(await self.end(run, "cancelled", "cancelled as asked"), None)
         except asyncio.CancelledError:
-            await asyncio.shield(
-                self.end(
-                    run, "interrupted", f"stopped; go on with: thumbtune retrain --resume {run.id}"
-                )
-            )
+            here = self._settings.runs_here
+            what = "stopped" if here else "followed no more, but it goes on where it is"
+            detail = f"{what}; go on with: thumbtune retrain --resume {run.id}"
+            await asyncio.shield(self.end(run, "interrupted", detail))
+            raise
+        except RunElsewhere as error:
+            await self.end(run, "interrupted", str(error))
             raise
         except (ThumbtuneError, OSError) as error:
             await self.end(run, "failed", str(error))
@@ -157,7 +159,7 @@ class RunDriver:
                 stopping.result()
                 raise _Cancelled
             watching.result()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, RunElsewhere):
             await asyncio.shield(self._launcher.release(handle))
             raise
         except BaseException:

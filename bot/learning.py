@@ -78,9 +78,25 @@ class LearningService:
         return await self._driver.drive(run, actor, on_progress)
 
     async def orphans(self) -> list[Run]:
-        """Return active runs whose process is gone, and interrupted ones that can go on."""
+        """Return active runs whose process is gone."""
         active = await self._database.run(lambda db: db.runs.active())
         return [run for run in active if run.owner_pid is None or not _driven(run)]
+
+    async def left_elsewhere(self) -> list[Run]:
+        """Return interrupted runs that lie on another machine, where they may have gone on, unless
+        their scope has a newer one that is active.
+        """
+        if self._settings.runs_here:
+            return []
+        busy = {run.scope for run in await self._database.run(lambda db: db.runs.active())}
+        unfinished = await self._database.run(lambda db: db.runs.unfinished())
+        return [
+            run
+            for run in unfinished
+            if run.state == "interrupted"
+            and run.scope not in busy
+            and self._files.lies_elsewhere(run)
+        ]
 
     async def mark_interrupted(self) -> list[Run]:
         """Mark the runs of dead processes, with the command to go on; return them."""

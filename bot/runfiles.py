@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from core.jobs import JOB, LOG, PROGRESS
+from core.jobs import JOB, LOG, PROGRESS, elsewhere_file
 from core.manifest import parse_adapter_name
 from core.records import Run
 
@@ -25,6 +25,11 @@ class RunFiles:
     def job(self, run: Run) -> Path:
         """Return the job directory of a run."""
         return self._data_dir / run.directory
+
+    def lies_elsewhere(self, run: Run) -> bool:
+        """Say whether a run whose words are here lies on another machine too."""
+        directory = self.job(run)
+        return elsewhere_file(directory).exists() and (directory / JOB).exists()
 
     def adapter_home(self, name: str) -> str:
         """Return where an adapter is published, relative to the data directory."""

@@ -1,6 +1,7 @@
 """What a long-running bot does beside chatting: recover, share out cores, forget old talk.
 
-At start, runs of dead processes go on; while any process trains, a model whose threads cannot share
+At start, runs of dead processes go on, and those that were left on another machine are taken up;
+while any process trains on this one, a model whose threads cannot share
 cores gives some of its own up (two OpenMP pools on one core run 20 times slower); once an hour,
 conversations past their retention are deleted.
 """
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bot.world import World
-from core.errors import ThumbtuneError
+from core.errors import RunElsewhere, ThumbtuneError
 from core.generation import Engine
 from core.records import Run, utc_text
 from core.settings import Settings
@@ -22,6 +23,8 @@ from core.settings import Settings
 log = logging.getLogger(__name__)
 SHARE_INTERVAL_S = 1.0
 EXPIRE_INTERVAL_S = 3600.0
+TAKE_UP_INTERVAL_S = 600.0
+"""A machine that was away is asked again this often for the runs that were left on it."""
 
 
 class Housekeeping:
@@ -38,6 +41,7 @@ class Housekeeping:
         for run in await self._world.learning.orphans():
             self._say(f"{run.id} was cut off while {run.state}; going on with it")
             self._spawn(self._resume(run), f"resume-{run.id}")
+        self._spawn(self._take_up(), "take-up")
         self._spawn(self._share_cores(), "share-cores")
         self._spawn(self._expire(), "expire")
 
@@ -55,8 +59,17 @@ class Housekeeping:
         try:
             outcome = await self._world.learning.resume(run.id, actor="restart")
             self._say(f"{run.id}: {outcome.run.state}: {outcome.run.detail}")
+        except RunElsewhere as error:
+            self._say(f"{run.id} was left: {error}")
         except ThumbtuneError as error:
             self._say(f"{run.id} failed: {error}")
+
+    async def _take_up(self) -> None:
+        while True:
+            for run in await self._world.learning.left_elsewhere():
+                self._say(f"{run.id} was left on another machine; taking it up")
+                self._spawn(self._resume(run), f"resume-{run.id}")
+            await asyncio.sleep(TAKE_UP_INTERVAL_S)
 
     async def _share_cores(self) -> None:
         settings, engine = self._world.settings, self._world.engine

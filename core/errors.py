@@ -87,6 +87,12 @@ class TrainingError(ThumbtuneError, RuntimeError):
     """A training run failed; the message names the stage and the log."""
 
 
+class RunElsewhere(TrainingError):
+    """The machine that a run is on cannot be reached or will not; what is there stays, and the run
+    can be taken up again.
+    """
+
+
 class NotEnoughData(ThumbtuneError):
     """There is too little to learn from; the message says what is missing."""
 

@@ -187,6 +187,11 @@ def read_examples(path: Path) -> Iterator[Example]:
                 raise InvalidInput(f"{path}, line {number}: {error}") from error
 
 
+def elsewhere_file(directory: Path) -> Path:
+    """Return the file beside a job directory that says where else the job lies, while it does."""
+    return directory.with_name(f".{directory.name}.elsewhere.json")
+
+
 def read_spec(directory: Path) -> JobSpec:
     """Read `job.json`; raises InvalidInput."""
     return _read_model(directory / JOB, JobSpec)

@@ -62,6 +62,7 @@ class Settings(BaseModel):
     api: ApiSettings = ApiSettings()
     data_dir: Path = Path(DEFAULT_DATA_DIR)
     config_file: Path | None = None
+    ssh_config: Path | None = None
     db_key: SecretStr | None = None
     discord_token: SecretStr | None = None
     console_password: SecretStr | None = None
@@ -83,10 +84,17 @@ class Settings(BaseModel):
         return self.training.threads or max(1, available_cores() // 2)
 
     @property
+    def runs_here(self) -> bool:
+        """Whether training runs take cores of this machine, and end with the process."""
+        return self.launcher.kind == "local"
+
+    @property
     def serving_threads_while_training(self) -> int:
         """CPU threads left to the model while a run goes on: two pools on one core run 20 times
-        slower.
+        slower. A run elsewhere takes none.
         """
+        if not self.runs_here:
+            return self.serving_threads
         return max(1, min(self.serving_threads, available_cores() - self.training_threads))
 
 
@@ -99,6 +107,7 @@ class _Environment(BaseSettings):
 
     config: Path | None = None
     data_dir: Path | None = None
+    ssh_config: Path | None = None
     db_key: SecretStr | None = None
     console_password: SecretStr | None = None
     remote_key: SecretStr | None = None
@@ -140,6 +149,7 @@ def load_settings(config: Path | None = None, data_dir: Path | None = None) -> S
         raise ConfigError(problems)
     return settings.model_copy(
         update={
+            "ssh_config": environment.ssh_config and environment.ssh_config.expanduser(),
             "db_key": environment.db_key,
             "discord_token": environment.discord_token,
             "console_password": environment.console_password,
@@ -151,6 +161,7 @@ def load_settings(config: Path | None = None, data_dir: Path | None = None) -> S
 _RESERVED = {
     "data_dir": "use --data-dir or THUMBTUNE_DATA_DIR",
     "config_file": "use --config or THUMBTUNE_CONFIG",
+    "ssh_config": "set THUMBTUNE_SSH_CONFIG",
     "db_key": "set THUMBTUNE_DB_KEY",
     "discord_token": "set DISCORD_TOKEN",
     "console_password": "set THUMBTUNE_CONSOLE_PASSWORD, or run: thumbtune console-password",

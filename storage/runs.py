@@ -81,7 +81,8 @@ class RunStore:
         report: dict[str, Any] | None = None,
         adapter: str | None = None,
     ) -> Run:
-        """Set the state and what is known by now; what is not given stays. Idempotent.
+        """Set the state and what is known by now; what is not given stays. Idempotent. An
+        interrupted run is driven by nobody.
 
         Raises Conflict if the run has ended (an interrupted one may go on), RunInProgress if it
         would go on beside another.
@@ -95,8 +96,8 @@ class RunStore:
             self._connection.run(
                 """UPDATE runs SET state = ?, detail = coalesce(nullif(?, ''), detail),
                 counts = coalesce(?, counts), dataset_sha256 = coalesce(?, dataset_sha256),
-                report = coalesce(?, report), adapter = coalesce(?, adapter), updated_at = ?
-                WHERE id = ?""",
+                report = coalesce(?, report), adapter = coalesce(?, adapter), updated_at = ?,
+                owner_pid = iif(? = 'interrupted', NULL, owner_pid) WHERE id = ?""",
                 (
                     state,
                     detail,
@@ -105,6 +106,7 @@ class RunStore:
                     dump(report) if report is not None else None,
                     adapter,
                     utc_now(),
+                    state,
                     run_id,
                 ),
             )

@@ -105,9 +105,11 @@ async def _disk(settings: Settings) -> str:
 
 
 async def _threads(settings: Settings) -> str:
-    cores, load = available_cores(), os.getloadavg()[0]
+    cores = f"{available_cores()} cores (load {os.getloadavg()[0]:.1f})"
+    if not settings.runs_here:
+        return f"{cores}: chat {settings.serving_threads}, beside runs elsewhere too"
     return (
-        f"{cores} cores (load {load:.1f}): chat {settings.serving_threads}, or "
+        f"{cores}: chat {settings.serving_threads}, or "
         f"{settings.serving_threads_while_training} beside a run's {settings.training_threads}"
     )
 
@@ -145,11 +147,21 @@ async def _engine(settings: Settings) -> str:
 
 
 async def _runs(settings: Settings) -> str:
+    where = await _launcher(settings)
     async with open_database(settings) as database:
         active = await database.run(lambda db: db.runs.active())
-    if not active:
-        return "local: training runs as a process of this machine; none is running"
-    return "local: " + ", ".join(f"{item.id} is {item.state}" for item in active)
+    running = ", ".join(f"{item.id} is {item.state}" for item in active)
+    return f"{where}; {running or 'none is running'}"
+
+
+async def _launcher(settings: Settings) -> str:
+    if settings.launcher.kind != "ssh":
+        return "local: training runs as a process of this machine"
+    from trainer.launchers.ssh import host_address
+    from trainer.launchers.ssh_check import describe_host
+
+    address = host_address(settings.launcher, settings.ssh_config)
+    return await describe_host(address, settings.model.device)
 
 
 async def _discord(settings: Settings) -> str:

@@ -44,6 +44,13 @@ def test_without_a_file_every_default_holds() -> None:
     assert load_settings().chat.max_tokens == 192
 
 
+def test_sshs_own_configuration_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the environment alone; a tilde is the user's home."""
+    assert load_settings().ssh_config is None
+    monkeypatch.setenv("THUMBTUNE_SSH_CONFIG", "~/ssh/bot")
+    assert load_settings().ssh_config == Path("~/ssh/bot").expanduser()
+
+
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
     """A named file that is not there is an error, not a silent default."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml: no such file"):

@@ -93,6 +93,15 @@ def test_a_dead_processs_run_is_taken_over(db: Database) -> None:
     assert db.runs.take_over(dead.id, os.getpid()).owner_pid == os.getpid()
 
 
+def test_an_interrupted_run_is_driven_by_nobody(db: Database) -> None:
+    """Its process may live on: whoever takes it up first drives it, and nobody else then."""
+    run = start(db)
+    assert db.runs.advance(run.id, "interrupted").owner_pid is None
+    assert db.runs.take_over(run.id, os.getppid()).owner_pid == os.getppid()
+    with pytest.raises(Conflict, match=f"process {os.getppid()} is driving it"):
+        db.runs.take_over(run.id, os.getpid())
+
+
 def test_a_cancel_is_asked_for_once(db: Database) -> None:
     """Asking again changes nothing."""
     run = start(db)

@@ -27,11 +27,12 @@ LONG = APO.model_copy(update={"epochs": 400.0, "batch_size": 2})
 QUICK = ("--no-evaluation", "--checkpoint-seconds", "0")
 
 
-def job(directory: Path, base: Path, *stages: object) -> Path:
-    """Write a small job directory."""
+def job(directory: Path, base: Path, *stages: object, **more: object) -> Path:
+    """Write a small job directory; `more` are fields of its spec."""
     examples: list[Example] = [vote(i % 2 == 0, prompt=f"Q{i}", at=i) for i in range(12)]
     examples += [correction(prompt=f"C{i}", at=20 + i) for i in range(4)]
-    write_job(directory, job_spec(base, *stages), examples, examples[:2])  # type: ignore[arg-type]
+    spec = job_spec(base, *stages, **more)  # type: ignore[arg-type]
+    write_job(directory, spec, examples, examples[:2])
     return directory
 
 

@@ -6,16 +6,21 @@ torch.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from core.jobs import LOG, Progress
+from pydantic import ValidationError
+
+from core.jobs import LOG, PROGRESS, Progress
 from trainer.job import POOLS
 
 _LOG_LINES = 8
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,27 @@ def complete_lines(path: Path, offset: int) -> tuple[list[str], int]:
         file.seek(offset)
         whole, newline, _ = file.read().rpartition(b"\n")
     return whole.decode(errors="replace").splitlines(), offset + len(whole) + len(newline)
+
+
+async def follow_progress(
+    directory: Path, offset: int, ended: Callable[[], bool]
+) -> AsyncIterator[Progress]:
+    """Yield each whole line of `progress.jsonl` from a byte offset on, until the job has ended."""
+    while True:
+        last = ended()
+        lines, offset = complete_lines(directory / PROGRESS, offset)
+        for line in lines:
+            with contextlib.suppress(ValidationError):  # torn by a crash of an earlier attempt
+                yield Progress.model_validate_json(line)
+        if last:
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+def progress_size(directory: Path) -> int:
+    """Return where this attempt's progress will begin, in bytes."""
+    path = directory / PROGRESS
+    return path.stat().st_size if path.exists() else 0
 
 
 def log_tail(directory: Path) -> str:

@@ -14,15 +14,18 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from core.errors import TrainingError
-from core.jobs import LOG, PROGRESS, Progress
-from trainer.launchers.base import Handle, complete_lines, job_environment, log_tail
+from core.jobs import LOG, Progress
+from trainer.launchers.base import (
+    Handle,
+    follow_progress,
+    job_environment,
+    log_tail,
+    progress_size,
+)
 
 EXIT_STOPPED = 128 + signal.SIGTERM
 
-_POLL_S = 0.2
 _KILL_AFTER_S = 15.0
 """A job that has not ended this long after SIGTERM is killed; its directory stays whole."""
 
@@ -46,8 +49,7 @@ class LocalLauncher:
 
     async def submit(self, directory: Path, *, threads: int, nice: int, timeout_s: float) -> Handle:
         """Start `python -m trainer.job --resume`; its output is appended to `job.log`."""
-        progress = directory / PROGRESS
-        offset = progress.stat().st_size if progress.exists() else 0
+        offset = progress_size(directory)
         with (directory / LOG).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 self._python,
@@ -68,16 +70,12 @@ class LocalLauncher:
     async def watch(self, handle: Handle) -> AsyncIterator[Progress]:
         """Yield each complete line of `progress.jsonl` as it appears, until the job has ended."""
         attempt = self._attempts[handle.id]
-        offset = attempt.progress_offset
-        while True:
-            ended = attempt.process.returncode is not None
-            lines, offset = complete_lines(handle.directory / PROGRESS, offset)
-            for line in lines:
-                with contextlib.suppress(ValidationError):  # torn by a crash of an earlier attempt
-                    yield Progress.model_validate_json(line)
-            if ended:
-                return
-            await asyncio.sleep(_POLL_S)
+
+        def ended() -> bool:
+            return attempt.process.returncode is not None
+
+        async for line in follow_progress(handle.directory, attempt.progress_offset, ended):
+            yield line
 
     async def release(self, handle: Handle) -> None:
         """Stop the job: it would be nobody's. The next `submit` goes on from its checkpoint."""
