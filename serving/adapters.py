@@ -20,11 +20,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from core.errors import AdapterRefused
-from core.manifest import MANIFEST, PEFT_CONFIG, WEIGHTS, read_manifest, verify_content
+from core.manifest import PEFT_CONFIG, WEIGHTS
 from serving.lora import LoadedAdapter, LoraPair
+from serving.published import check_published
 
 _PREFIX = "base_model.model."
-_LIMIT_BYTES = {MANIFEST: 1 << 20, PEFT_CONFIG: 1 << 20}
 _HEADER_LIMIT_BYTES = 16 << 20  # a header names some thousand tensors at most: well under this
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "default")
@@ -58,7 +58,7 @@ def read_adapter(
 
     `linears` holds (out, in) of each linear layer by name. Raises AdapterRefused.
     """
-    sha256 = _check_directory(directory, name, base_sha256)
+    sha256 = check_published(directory, name, base_sha256).sha256
     shape = _read_config(directory / PEFT_CONFIG)
     modules = _target_modules(directory / PEFT_CONFIG, shape.targets, linears)
     expected = {
@@ -80,31 +80,6 @@ def read_adapter(
         )
     size = sum(t.numel() * t.element_size() for pair in pairs.values() for t in (pair.a, pair.b))
     return LoadedAdapter(name, sha256, MappingProxyType(pairs), size)
-
-
-def _check_directory(directory: Path, name: str, base_sha256: str) -> str:
-    """Check place, manifest and content; return the adapter's SHA-256."""
-    if directory.is_symlink():
-        raise AdapterRefused(f"{directory}: is a symbolic link; expected the published directory")
-    if not directory.is_dir():
-        raise AdapterRefused(f"{directory}: no such directory")
-    for file, limit in _LIMIT_BYTES.items():
-        path = directory / file
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise AdapterRefused(f"{path}: not a plain file")
-        if path.exists() and path.stat().st_size > limit:
-            raise AdapterRefused(f"{path}: {path.stat().st_size} bytes, expected at most {limit}")
-    manifest = read_manifest(directory)
-    if manifest.name != name:
-        raise AdapterRefused(f"{directory}: the manifest says {manifest.name!r}, expected {name!r}")
-    if manifest.base_sha256 != base_sha256:
-        raise AdapterRefused(
-            f"{directory}: trained on base model {manifest.base_model} "
-            f"({manifest.base_sha256[:12]}…), "
-            f"but the running base is {base_sha256[:12]}…; train again on this base"
-        )
-    verify_content(directory, manifest)
-    return manifest.sha256
 
 
 # -- adapter_config.json

@@ -56,7 +56,7 @@ class LocalEngine:
         self._settings = settings
         self._dtype, self._device, self._threads = dtype, device, threads
         self._clock = clock
-        self._residents = Residents(settings.max_adapters)
+        self._residents: Residents[LoadedAdapter] = Residents(settings.max_adapters)
         self._streams: dict[Job, ReplyStream] = {}
         self._worker: Worker | None = None
         self._thread: threading.Thread | None = None
@@ -165,8 +165,8 @@ class LocalEngine:
             stream = self._streams.get(item.job)
             if stream is None:
                 continue
-            if item.piece:
-                stream.add(item.piece)
+            stream.drawn += 1
+            stream.add(item.piece)
             if item.result is not None:
                 del self._streams[item.job]
                 self._residents.release(item.job.adapter)

@@ -8,38 +8,59 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from core.errors import AdapterRefused, AdaptersFull, UnknownAdapter
-from serving.lora import LoadedAdapter
+
+
+class Version(Protocol):
+    """What is kept of an adapter here: its name and its content's hash."""
+
+    @property
+    def name(self) -> str:
+        """Return the immutable name."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash of the content."""
+        ...
+
+
+V = TypeVar("V", bound=Version)
 
 
 @dataclass(slots=True, eq=False)
-class _Resident:
-    adapter: LoadedAdapter
+class _Resident(Generic[V]):
+    adapter: V
     users: int = 0
     last_use: int = 0
     leaving: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Residents:
+class Residents(Generic[V]):
     """At most `limit` adapters. `pinned` names never make room for another."""
 
     def __init__(self, limit: int) -> None:
         self.pinned: frozenset[str] = frozenset()
         self._limit = limit
-        self._by_name: dict[str, _Resident] = {}
+        self._by_name: dict[str, _Resident[V]] = {}
         self._uses = 0
 
     def names(self) -> tuple[str, ...]:
         """Return the names that new replies may use, sorted."""
         return tuple(sorted(n for n, resident in self._by_name.items() if not resident.leaving))
 
-    def adapter(self, name: str) -> LoadedAdapter:
+    def __contains__(self, name: object) -> bool:
+        """Say whether the name holds a place, be it only until its last reply has ended."""
+        return name in self._by_name
+
+    def adapter(self, name: str) -> V:
         """Return a resident adapter; raises UnknownAdapter."""
         return self._present(name).adapter
 
-    def hold(self, adapter: LoadedAdapter | None) -> None:
+    def hold(self, adapter: V | None) -> None:
         """Count a reply that uses the adapter (None is the base)."""
         if adapter is not None:
             resident = self._by_name[adapter.name]
@@ -47,13 +68,13 @@ class Residents:
             self._uses += 1
             resident.last_use = self._uses
 
-    def release(self, adapter: LoadedAdapter | None) -> None:
+    def release(self, adapter: V | None) -> None:
         """Count a reply that has ended."""
         if adapter is not None and (resident := self._by_name.get(adapter.name)):
             resident.users -= 1
             resident.changed.set()
 
-    def add(self, adapter: LoadedAdapter) -> list[LoadedAdapter]:
+    def add(self, adapter: V) -> list[V]:
         """Make an adapter resident; return those that had to make room.
 
         Raises AdapterRefused if the name holds other content, AdaptersFull if nobody can make room.
@@ -75,7 +96,7 @@ class Residents:
         self._by_name[adapter.name] = _Resident(adapter, last_use=self._uses)
         return evicted
 
-    async def remove(self, name: str) -> LoadedAdapter | None:
+    async def remove(self, name: str) -> V | None:
         """Refuse new replies at once, wait for the last one, then drop and return the adapter.
 
         Returns None if it was added again meanwhile.
@@ -90,14 +111,14 @@ class Residents:
         del self._by_name[name]
         return resident.adapter
 
-    def _present(self, name: str) -> _Resident:
+    def _present(self, name: str) -> _Resident[V]:
         resident = self._by_name.get(name)
         if resident is None or resident.leaving:
             here = ", ".join(self.names()) or "none"
             raise UnknownAdapter(f"adapter {name!r} is not resident; resident now: {here}")
         return resident
 
-    def _make_room(self, name: str) -> list[LoadedAdapter]:
+    def _make_room(self, name: str) -> list[V]:
         if len(self._by_name) < self._limit:
             return []
         idle = [
