@@ -132,6 +132,19 @@ def make_engine(settings: Settings, base: BaseModel) -> Engine:
 
         key = settings.remote_key.get_secret_value() if settings.remote_key else None
         return RemoteEngine(base, settings=settings.serving, key=key)
+    if settings.serving.backend == "ray":
+        from serving.replicas import ReplicaEngine
+        from serving.wire import ReplicaSpec
+
+        spec = ReplicaSpec(
+            base=base,
+            dtype=settings.model.dtype,
+            device=settings.model.device,
+            serving=settings.serving,
+            replicas=settings.replicas,
+            threads=settings.replica_threads,
+        )
+        return ReplicaEngine(spec, threads=settings.serving_threads)
     from serving.engine import LocalEngine
 
     return LocalEngine(
