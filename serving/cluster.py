@@ -41,6 +41,8 @@ DRAIN_S = 15.0
 """How much longer than the longest reply a replica may take to leave."""
 OBJECTS_BYTES = 256 * 2**20
 """Room for what passes through a Ray of our own: adapters on their way."""
+REPORT_S = 1.0
+"""How often Serve hears how many replies each replica has."""
 _SHIPPED = ("core", "serving")
 _FAULTS = (RayError, RayServeException)
 
@@ -203,8 +205,8 @@ def own_name() -> str:
 
 def _connect(spec: ReplicaSpec, place: str) -> None:
     """Connect this process; a Ray of our own keeps its files in `place`, a short path."""
-    logging.getLogger("ray").setLevel(logging.WARNING)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    for name in ("ray", "ray.serve"):  # what concerns people is told by our own errors
+        logging.getLogger(name).setLevel(logging.ERROR)
     home = Path(__file__).parents[1]
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
@@ -220,7 +222,7 @@ def _connect(spec: ReplicaSpec, place: str) -> None:
         options["_temp_dir"] = place
     try:
         ray.init(address=address or "local", **options)
-    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray raises its own, the system's and plain ones
         raise ModelError(
             f"Ray at {address or 'this machine'} cannot be reached: {_first_line(error)}; look "
             "whether it runs (`ray status`) and whether replicas.address is right"
@@ -241,6 +243,8 @@ def _put_up(spec: ReplicaSpec, identity: str) -> None:
             target_ongoing_requests=settings.target_replies,
             upscale_delay_s=settings.grow_after_s,
             downscale_delay_s=settings.shrink_after_s,
+            metrics_interval_s=REPORT_S,
+            look_back_period_s=min(max(settings.grow_after_s, 2 * REPORT_S), 30.0),
         ),
         ray_actor_options={"num_cpus": spec.threads, "num_gpus": settings.gpus},
         graceful_shutdown_timeout_s=spec.serving.deadline_s + DRAIN_S,

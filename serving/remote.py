@@ -178,9 +178,12 @@ class RemoteEngine:
                 await asyncio.sleep(pause)
 
     def _ended(self, task: asyncio.Task[None], reply: RemoteReply) -> None:
-        self._writing.pop(task, None)
+        stream = self._writing.pop(task)
         self._replies += 1
         self._tokens += reply.tokens
+        if task.cancelled():  # before it began: nobody else ends the stream
+            reply.reason = "cancelled"
+            stream.finish(reply.result())
 
     # -- adapters
 

@@ -95,12 +95,15 @@ def member(app: str = "thumbtune") -> str:
 
 
 def test_a_bot_that_was_killed_finds_its_replicas_again(address: str, shell: Shell) -> None:
-    """After a kill -9 the same replica writes on; an orderly end takes it down."""
+    """After a kill -9 the same replica writes on; an orderly end takes it down. The bot itself
+    loads no torch.
+    """
     from ray import serve
 
     configure(shell, address)
     with up(shell) as (process, api):
         first, before = answer(api), member()
+        assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
         process.kill()
     began = time.monotonic()
     with up(shell) as (_, api):
