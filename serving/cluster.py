@@ -35,8 +35,8 @@ DEPLOYMENT = "Replica"
 POLL_S = 0.2
 CALL_S = 15.0
 """How long the roster may take to answer what needs no waiting."""
-PAUSES_S = (0.2, 0.5, 1.0, 2.0)
-"""Before the roster is called again: one that was lost is back within these."""
+PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Before the roster is called again: one that was lost is back by then, on a busy machine too."""
 DRAIN_S = 15.0
 """How much longer than the longest reply a replica may take to leave."""
 OBJECTS_BYTES = 256 * 2**20
