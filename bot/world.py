@@ -142,6 +142,19 @@ def make_engine(settings: Settings, base: BaseModel) -> Engine:
             data_dir=settings.data_dir,
             lora_rank=settings.training.lora_rank,
         )
+    if settings.serving.backend == "ray":
+        from serving.replicas import ReplicaEngine
+        from serving.wire import ReplicaSpec
+
+        spec = ReplicaSpec(
+            base=base,
+            dtype=settings.model.dtype,
+            device=settings.model.device,
+            serving=settings.serving,
+            replicas=settings.replicas,
+            threads=settings.replica_threads,
+        )
+        return ReplicaEngine(spec, threads=settings.serving_threads)
     from serving.engine import LocalEngine
 
     return LocalEngine(

@@ -69,7 +69,7 @@ class ChatSettings(_Section):
 class ServingSettings(_Section):
     """Where the engine is, and its bounds."""
 
-    backend: Literal["local", "remote", "vllm"] = "local"
+    backend: Literal["local", "remote", "vllm", "ray"] = "local"
     remote_url: Annotated[str, Field(pattern=r"^(https?://[^/\s]+(/\S*)?)?$")] = ""
     vllm_base: str = ""
     vllm_adapters: str = ""
@@ -82,6 +82,32 @@ class ServingSettings(_Section):
     max_context_tokens: Annotated[int, Field(ge=64)] = 2048
     deadline_s: Annotated[float, Field(gt=0)] = 120.0
     max_adapters: Annotated[int, Field(ge=2)] = 8
+
+
+class ReplicaSettings(_Section):
+    """How many engines write replies under Ray Serve, and where (`serving.backend` "ray").
+
+    `address` empty begins a Ray of our own on this machine. `app` is what the replicas are called
+    on the cluster: each bot there has one of its own.
+    """
+
+    address: Annotated[str, Field(pattern=r"^(auto|[A-Za-z0-9.\[\]:_-]+:\d+)?$")] = ""
+    app: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "thumbtune"
+    min: Positive = 1
+    max: Positive = 2
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    target_replies: Annotated[float, Field(gt=0)] = 12.0
+    grow_after_s: Annotated[float, Field(ge=0)] = 10.0
+    shrink_after_s: Annotated[float, Field(ge=0)] = 300.0
+    start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    keep: bool = False
+
+    @field_validator("gpus")
+    @classmethod
+    def _a_part_or_whole_ones(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("expected a part of one GPU, or whole ones")
+        return gpus
 
 
 class StorageSettings(_Section):

@@ -32,6 +32,7 @@ from core.sections import (
     LauncherSettings,
     ModelSettings,
     PrivacySettings,
+    ReplicaSettings,
     ScheduleSettings,
     ServingSettings,
     StorageSettings,
@@ -50,6 +51,7 @@ class Settings(BaseModel):
     model: ModelSettings = ModelSettings()
     chat: ChatSettings = ChatSettings()
     serving: ServingSettings = ServingSettings()
+    replicas: ReplicaSettings = ReplicaSettings()
     storage: StorageSettings = StorageSettings()
     privacy: PrivacySettings = PrivacySettings()
     training: TrainingSettings = TrainingSettings()
@@ -77,6 +79,14 @@ class Settings(BaseModel):
     def serving_threads(self) -> int:
         """CPU threads of the model while no run goes on."""
         return self.serving.threads or available_cores()
+
+    @property
+    def replica_threads(self) -> int:
+        """CPU threads of each replica: as said, else one beside a GPU, else a fair share of as many
+        cores as this machine has.
+        """
+        fair = 1 if self.replicas.gpus else available_cores() // self.replicas.max
+        return self.serving.threads or max(1, fair)
 
     @property
     def training_threads(self) -> int:
@@ -223,6 +233,8 @@ def _contradictions(settings: Settings) -> list[str]:
             "which holds the prompt too"
         )
     faults += _backend_faults(settings.serving)
+    if settings.serving.backend == "ray":
+        faults += _replica_faults(settings)
     faults += _launcher_faults(settings.launcher)
     scheduled = settings.schedule.cron or settings.schedule.min_votes
     if scheduled and not settings.training.enabled:
@@ -246,6 +258,35 @@ def _backend_faults(serving: ServingSettings) -> list[str]:
         faults.append(
             "serving.vllm_adapters_there is set but serving.vllm_adapters is empty; the first is "
             "what the second is called on vLLM's machine"
+        )
+    return faults
+
+
+def _replica_faults(settings: Settings) -> list[str]:
+    ours, serving, device = settings.replicas, settings.serving, settings.model.device
+    faults = []
+    if ours.min > ours.max:
+        faults.append(f"replicas.min ({ours.min}) is above replicas.max ({ours.max})")
+    if ours.target_replies > serving.max_batch:
+        faults.append(
+            f"replicas.target_replies ({ours.target_replies:g}) is above serving.max_batch "
+            f"({serving.max_batch}): replies would wait while replicas may still be added"
+        )
+    if ours.gpus and device not in ("auto", "cuda"):
+        faults.append(
+            f'replicas.gpus is {ours.gpus:g} but model.device is {device!r}; write "auto" or '
+            '"cuda": which GPU a replica sees is decided by Ray'
+        )
+    if not ours.gpus and device.startswith("cuda"):
+        faults.append(
+            f"model.device is {device!r} but replicas.gpus is 0, so no replica would see a GPU; "
+            "set replicas.gpus to the GPUs of each"
+        )
+    threads = ours.max * settings.replica_threads
+    if not (ours.address or ours.gpus) and threads > available_cores():
+        faults.append(
+            f"replicas.max ({ours.max}) times {settings.replica_threads} threads each "
+            f"(serving.threads) is more than this machine's {available_cores()} cores"
         )
     return faults
 

@@ -165,8 +165,8 @@ class LocalEngine:
             stream = self._streams.get(item.job)
             if stream is None:
                 continue
-            if item.piece:
-                stream.add(item.piece)
+            stream.drawn += 1
+            stream.add(item.piece)
             if item.result is not None:
                 del self._streams[item.job]
                 self._residents.release(item.job.adapter)

@@ -52,6 +52,10 @@ class Residents(Generic[ContentT]):
         """Return the names that new replies may use, sorted."""
         return tuple(sorted(n for n, resident in self._by_name.items() if not resident.leaving))
 
+    def __contains__(self, name: object) -> bool:
+        """Say whether the name holds a place, be it only until its last reply has ended."""
+        return name in self._by_name
+
     def all(self) -> tuple[ContentT, ...]:
         """Return every adapter in memory, those about to leave too."""
         return tuple(resident.adapter for resident in self._by_name.values())

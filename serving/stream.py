@@ -20,6 +20,9 @@ class ReplyStream:
         self, on_cancel: Callable[[], object], on_ahead: Callable[[], int] = lambda: 0
     ) -> None:
         self._on_cancel, self._on_ahead = on_cancel, on_ahead
+        self.drawn = 0
+        """Tokens drawn so far; while the reply is written some of their text may still be held
+        back."""
         self._pieces: list[str] = []
         self._changed = asyncio.Event()
         self._end: asyncio.Future[GenerationResult] = asyncio.get_running_loop().create_future()

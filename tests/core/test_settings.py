@@ -73,6 +73,9 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     assert "serving.threads: input should be a valid integer (found 'two')" in text
 
 
+_RAY = '[serving]\nbackend = "ray"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -89,6 +92,13 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         ('[serving]\nbackend = "vllm"\n', '"http://gpu-host:8000/v1"'),
         ('[serving]\nvllm_adapters_there = "/mnt/x"\n', "serving.vllm_adapters is empty"),
         ('[serving]\nremote_url = "gpu-host"\n', "serving.remote_url"),
+        ('[replicas]\naddress = "ray://head:10001"\n', "replicas.address"),
+        ("[replicas]\ngpus = 1.5\n", "a part of one GPU, or whole ones"),
+        (f"{_RAY}[replicas]\nmin = 3\n", "replicas.min (3) is above replicas.max (2)"),
+        (f"{_RAY}[replicas]\ntarget_replies = 17.0\n", "is above serving.max_batch (16)"),
+        (f'{_RAY}[replicas]\ngpus = 1.0\n[model]\ndevice = "cpu"\n', "is decided by Ray"),
+        (f'{_RAY}[model]\ndevice = "cuda"\n', "replicas.gpus is 0"),
+        (f"{_RAY}threads = 500\n", "replicas.max (2) times 500 threads each"),
         ('db_key = "x"\n', "set THUMBTUNE_DB_KEY"),
         ("[chat\n", "not valid TOML"),
     ],

@@ -91,6 +91,14 @@ async def test_leaving_and_lateness_free_the_far_side(far: Served) -> None:
                 await asyncio.sleep(0.01)
 
 
+async def test_a_reply_that_is_left_at_once_ends(far: Served) -> None:
+    """Even before anything of it was sent."""
+    async with engine_for(f"{far.url}/v1", far.world) as engine:
+        stream = engine.generate(LONG)
+        stream.cancel()
+        assert (await asyncio.wait_for(stream.result(), 20)).finish_reason == "cancelled"
+
+
 async def test_what_the_far_side_refuses_is_refused_here(far: Served) -> None:
     """Its full queue is busy, ours too; a version that is not loaded is unknown."""
     async with engine_for(f"{far.url}/v1", far.world, max_queue=20) as engine:

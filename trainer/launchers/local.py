@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from core.errors import TrainingError
 from core.jobs import LOG, Progress
+from trainer.faults import EXIT_STOPPED
 from trainer.launchers.base import (
     Handle,
     follow_progress,
@@ -23,8 +23,6 @@ from trainer.launchers.base import (
     log_tail,
     progress_size,
 )
-
-EXIT_STOPPED = 128 + signal.SIGTERM
 
 _KILL_AFTER_S = 15.0
 """A job that has not ended this long after SIGTERM is killed; its directory stays whole."""

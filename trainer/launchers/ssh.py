@@ -14,7 +14,7 @@ from pathlib import Path
 
 from core.jobs import Progress
 from core.sections import LauncherSettings
-from trainer.job import EXIT_STOPPED
+from trainer.faults import EXIT_STOPPED
 from trainer.launchers.base import Handle, follow_progress, progress_size
 from trainer.launchers.connection import Address, Connection
 from trainer.launchers.far_run import FarRun
