@@ -6,16 +6,21 @@ torch.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from pydantic import ValidationError
 
 from core.jobs import LOG, Progress
 from trainer.job import POOLS
 
 _LOG_LINES = 8
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,21 @@ def complete_lines(path: Path, offset: int) -> tuple[list[str], int]:
         file.seek(offset)
         whole, newline, _ = file.read().rpartition(b"\n")
     return whole.decode(errors="replace").splitlines(), offset + len(whole) + len(newline)
+
+
+async def follow_progress(
+    path: Path, offset: int, ended: Callable[[], bool]
+) -> AsyncIterator[Progress]:
+    """Yield each complete line of a `progress.jsonl` as it appears, until the job has ended."""
+    while True:
+        last = ended()  # asked before reading, so that nothing of the end is missed
+        lines, offset = complete_lines(path, offset)
+        for line in lines:
+            with contextlib.suppress(ValidationError):  # torn by a crash of an earlier attempt
+                yield Progress.model_validate_json(line)
+        if last:
+            return
+        await asyncio.sleep(_POLL_S)
 
 
 def log_tail(directory: Path) -> str:

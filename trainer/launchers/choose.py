@@ -9,4 +9,8 @@ from trainer.launchers.local import LocalLauncher
 
 def make_launcher(settings: Settings) -> Launcher:
     """Build it; what it needs (Ray, ssh) is looked for when a job is submitted."""
+    if settings.launcher.kind == "ray":
+        from trainer.launchers.ray import RayLauncher
+
+        return RayLauncher(settings.launcher)
     return LocalLauncher()

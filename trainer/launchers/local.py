@@ -14,15 +14,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from core.errors import TrainingError
 from core.jobs import LOG, PROGRESS, Progress
-from trainer.launchers.base import Handle, complete_lines, job_environment, log_tail
+from trainer.launchers.base import Handle, follow_progress, job_environment, log_tail
 
 EXIT_STOPPED = 128 + signal.SIGTERM
 
-_POLL_S = 0.2
 _KILL_AFTER_S = 15.0
 """A job that has not ended this long after SIGTERM is killed; its directory stays whole."""
 
@@ -68,16 +65,13 @@ class LocalLauncher:
     async def watch(self, handle: Handle) -> AsyncIterator[Progress]:
         """Yield each complete line of `progress.jsonl` as it appears, until the job has ended."""
         attempt = self._attempts[handle.id]
-        offset = attempt.progress_offset
-        while True:
-            ended = attempt.process.returncode is not None
-            lines, offset = complete_lines(handle.directory / PROGRESS, offset)
-            for line in lines:
-                with contextlib.suppress(ValidationError):  # torn by a crash of an earlier attempt
-                    yield Progress.model_validate_json(line)
-            if ended:
-                return
-            await asyncio.sleep(_POLL_S)
+
+        def ended() -> bool:
+            return attempt.process.returncode is not None
+
+        path = handle.directory / PROGRESS
+        async for line in follow_progress(path, attempt.progress_offset, ended):
+            yield line
 
     async def release(self, handle: Handle) -> None:
         """Stop the job: it would be nobody's. The next `submit` goes on from its checkpoint."""
