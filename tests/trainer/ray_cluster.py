@@ -36,20 +36,30 @@ class RayCluster:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(json.dumps({"command": command, **more}), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        answer = self.process.stdout.readline()
+        assert answer, (self.home / "errors").read_text(encoding="utf-8", errors="replace")[-4000:]
+        return json.loads(answer)
 
     @property
     def leftovers(self) -> list[str]:
-        """What lies of runs on the nodes, which share one temporary directory here."""
-        here = self.home / f"thumbtune-ray-{os.getuid()}"
-        found = [*here.glob("runs/*"), *here.glob("work/*")]
+        """What lies of runs on the nodes."""
+        found = [
+            path
+            for kind in ("runs", "work")
+            for path in self.home.glob(f"*/thumbtune-ray-{os.getuid()}/{kind}/*")
+        ]
         return sorted(path.name for path in found)
+
+    @property
+    def kept(self) -> bool:
+        """Say whether a checkpoint has been brought to the head node."""
+        return any(self.home.glob("head/thumbtune-ray-*/runs/*/kept/**/seal.json"))
 
 
 @contextlib.contextmanager
 def running_cluster() -> Iterator[RayCluster]:
     """A cluster of a head without GPUs and two nodes with one each (they are only counted)."""
-    home = Path(tempfile.mkdtemp(prefix="tt-ray-", dir="/tmp"))  # sockets need a short path
+    home = Path(tempfile.mkdtemp(prefix="tt-run-", dir="/tmp"))  # sockets need a short path
     environment = {
         **os.environ,
         "TMPDIR": str(home),
@@ -89,20 +99,29 @@ class _Nodes:
                 "include_dashboard": False,
                 "object_store_memory": STORE_BYTES,
                 "ray_client_server_port": self._client_port,
+                "env_vars": _own_directory("head"),
             },
         )
         import ray
 
         ray.init(address=self._cluster.address, log_to_driver=False, logging_level="ERROR")
-        self._nodes = {}
-        for _ in range(2):
-            self.add()
+        self._nodes: dict[str, Any] = {}
+        self._added = 0
+        self.add()
+        self.add()
 
     def add(self) -> str:
         """Add a node with a GPU; return its id."""
+        self._added += 1
         node = self._cluster.add_node(
-            num_cpus=2, num_gpus=1, object_store_memory=STORE_BYTES, include_dashboard=False
+            wait=False,  # it would give up after half a minute, which a busy machine may take
+            num_cpus=2,
+            num_gpus=1,
+            object_store_memory=STORE_BYTES,
+            include_dashboard=False,
+            env_vars=_own_directory(f"node-{self._added}"),
         )
+        self._cluster.wait_for_nodes(120)
         self._nodes[node.node_id] = node
         return str(node.node_id)
 
@@ -145,6 +164,13 @@ class _Nodes:
 
         ray.shutdown()
         self._cluster.shutdown()
+
+
+def _own_directory(name: str) -> dict[str, str]:
+    """Give a node a temporary directory of its own, as machines have."""
+    path = Path(tempfile.gettempdir()) / name
+    path.mkdir()
+    return {"TMPDIR": str(path)}
 
 
 def _free_port() -> int:

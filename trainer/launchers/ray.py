@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import TrainingError
-from core.jobs import PROGRESS, Progress
+from core.jobs import PROGRESS, Progress, read_progress
 from core.sections import LauncherSettings
 from trainer.launchers.base import Handle, follow_progress, job_environment, log_tail
 from trainer.launchers.cluster.order import (
     CANCEL,
+    CLUSTER,
     EXIT_AWAY,
     EXIT_CLUSTER,
     Ending,
@@ -61,7 +62,10 @@ class RayLauncher:
         self._attempts: dict[str, _Attempt] = {}
 
     async def submit(self, directory: Path, *, threads: int, nice: int, timeout_s: float) -> Handle:
-        """Hand the run to the cluster, or find it there; returns once the cluster has it."""
+        """Hand the run to the cluster, or find it there; returns once the cluster has it.
+
+        A cluster that has it and is out of reach is tried again until the run's time is over.
+        """
         if importlib.util.find_spec("ray") is None:
             raise TrainingError(
                 "launcher.kind is \"ray\" but Ray is not installed; run: pip install '.[ray]'"
@@ -76,8 +80,11 @@ class RayLauncher:
         except BaseException:
             await _leave(attempt.process)
             raise
-        if said.ending is not None and said.ending.code in (EXIT_AWAY, EXIT_CLUSTER):
-            raise TrainingError(said.ending.sentence)
+        ended = said.ending
+        if ended is not None and (
+            ended.code == EXIT_CLUSTER or (ended.code == EXIT_AWAY and not _was_there(directory))
+        ):
+            raise TrainingError(ended.sentence)
         handle = Handle(directory, f"ray-{attempt.process.pid}")
         attempt.ending = asyncio.create_task(_until_ended(directory, attempt, said))
         self._attempts[handle.id] = attempt
@@ -144,6 +151,10 @@ def _task(attempt: _Attempt) -> asyncio.Task[Ending]:
     if attempt.ending is None:
         raise TrainingError("the run was not submitted")
     return attempt.ending
+
+
+def _was_there(directory: Path) -> bool:
+    return any(line.stage == CLUSTER for line in read_progress(directory))
 
 
 async def _bridge(directory: Path, order: Order) -> asyncio.subprocess.Process:

@@ -75,8 +75,8 @@ class Ear:
             raise _Cancelled
 
     def _listen(self) -> None:
-        for line in sys.stdin:
-            if line.strip() == CANCEL:
+        while said := os.read(0, 64):  # not sys.stdin, whose lock a thread may not die with
+            if CANCEL.encode() in said:
                 self.cancelled.set()
         self._left.set()
 
@@ -105,6 +105,11 @@ class Bridge:
             self._ask("state")
             say(Message(event="taken"))
             ending = self._bring()
+        except Away:
+            raise
+        except (ThumbtuneError, OSError):
+            self._forget(self._actor)
+            raise
         except _Cancelled:
             ending = Ending(code=EXIT_STOPPED, sentence="cancelled")
         self._forget(self._actor or self._find())
@@ -137,7 +142,7 @@ class Bridge:
             num_cpus=0,
             max_concurrency=16,
             max_restarts=_RESTARTS,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(head_node(), soft=True),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(head_node(), soft=False),
         )
         actor = made.remote(self._spec.run_id, self._spec.base_sha256, self._order)
         try:

@@ -7,6 +7,7 @@ an input that cannot be used or too little memory would end the same way elsewhe
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import time
 from typing import Any
@@ -35,6 +36,8 @@ from trainer.launchers.cluster.store import RunStore
 from trainer.launchers.cluster.worker import Worker
 
 _POLL_S = 0.3
+_KILLED = (EXIT_STOPPED, -signal.SIGTERM)
+"""A job that somebody else stopped: a node that shuts down does so before it is lost."""
 _PATIENCE_S = 5.0
 """Waiting for a place for longer than this is said."""
 _STOP_S = 30.0
@@ -111,6 +114,8 @@ class Drive:
             log_at += self._store.add_log(seen.log)
             if seen.code == 0:
                 return self._bring(worker)
+            if seen.code in _KILLED:
+                raise _Lost
             if seen.code is not None:
                 return Ending(code=seen.code)
             self._keep(worker, seen.trees)
@@ -187,12 +192,14 @@ class Drive:
 
     def _what_was_lost(self) -> str:
         node, address = self._node
+        if not node:
+            return "a node was lost before it began"
         until = time.monotonic() + _NOTICE_S
         while time.monotonic() < until:
             if not any(found["NodeID"] == node and found["Alive"] for found in ray.nodes()):
                 return f"node {address} was lost"
             time.sleep(_POLL_S)
-        return f"the worker on node {address} was killed"
+        return f"the run's process on node {address} was killed"
 
 
 class _Lost(Exception):

@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+_POLL_S = 0.5
+
 
 def main(directory: Path, grace_s: float) -> None:
     """Wait in a process of our own until the other end closes, then clean up."""
@@ -30,10 +32,13 @@ def main(directory: Path, grace_s: float) -> None:
     if group:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
-    if grace_s and directory.exists():
-        time.sleep(grace_s)
-        if not _nobody_holds(directory / "lock"):
+    until = time.monotonic() + grace_s
+    while time.monotonic() < until:
+        if not directory.exists():
             return
+        time.sleep(_POLL_S)
+    if grace_s and not _nobody_holds(directory / "lock"):
+        return
     shutil.rmtree(directory, ignore_errors=True)
 
 

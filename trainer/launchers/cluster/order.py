@@ -26,6 +26,8 @@ EXIT_AWAY = 75
 NAMESPACE = "thumbtune"
 LIVE = "live"
 """Where the live adapter lies in the job directory over there."""
+CLUSTER = "cluster"
+"""The stage under which the cluster itself speaks in the progress."""
 CANCEL = "cancel"
 """What the launcher says to the bridge to have the run ended."""
 

@@ -19,7 +19,7 @@ from core.jobs import LOG, PROGRESS, Progress
 from core.records import utc_now
 from trainer.launchers.cluster.bases import base_path, keep_base, kept_base
 from trainer.launchers.cluster.guarded import GuardedDirectory
-from trainer.launchers.cluster.order import Cargo, Ending, News, Order, private_home
+from trainer.launchers.cluster.order import CLUSTER, Cargo, Ending, News, Order, private_home
 from trainer.launchers.cluster.parcels import (
     Part,
     Read,
@@ -31,8 +31,6 @@ from trainer.launchers.cluster.parcels import (
     write_piece,
 )
 
-CLUSTER = "cluster"
-"""The stage under which the cluster itself speaks in the progress."""
 _GRACE_S = 60.0
 """A supervisor that Ray has not started anew after this long leaves nothing behind."""
 _INPUT, _KEPT, _RESULT, _BASE, _INCOMING = "input", "kept", "result", "base", "incoming"
