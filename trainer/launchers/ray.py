@@ -77,14 +77,10 @@ class RayLauncher:
         attempt = _Attempt(await _bridge(directory, order), order, offset, deadline)
         try:
             said = await _hear(attempt.process)
+            _raise_unless_taken(directory, said)
         except BaseException:
             await _leave(attempt.process)
             raise
-        ended = said.ending
-        if ended is not None and (
-            ended.code == EXIT_CLUSTER or (ended.code == EXIT_AWAY and not _was_there(directory))
-        ):
-            raise TrainingError(ended.sentence)
         handle = Handle(directory, f"ray-{attempt.process.pid}")
         attempt.ending = asyncio.create_task(_until_ended(directory, attempt, said))
         self._attempts[handle.id] = attempt
@@ -153,8 +149,13 @@ def _task(attempt: _Attempt) -> asyncio.Task[Ending]:
     return attempt.ending
 
 
-def _was_there(directory: Path) -> bool:
-    return any(line.stage == CLUSTER for line in read_progress(directory))
+def _raise_unless_taken(directory: Path, said: Message) -> None:
+    """Raise TrainingError if the cluster cannot have the run; a run it had may be out of reach."""
+    if said.ending is None or said.ending.code not in (EXIT_AWAY, EXIT_CLUSTER):
+        return
+    had = any(line.stage == CLUSTER for line in read_progress(directory))
+    if said.ending.code == EXIT_CLUSTER or not had:
+        raise TrainingError(said.ending.sentence)
 
 
 async def _bridge(directory: Path, order: Order) -> asyncio.subprocess.Process:
@@ -190,9 +191,8 @@ async def _until_ended(directory: Path, attempt: _Attempt, said: Message) -> End
             pauses = iter(_PAUSES_S)
             said = await _hear(attempt.process)
             continue
-        if said.ending.code != EXIT_AWAY:
-            return said.ending
-        if clock() > attempt.deadline:
+        if said.ending.code != EXIT_AWAY or clock() > attempt.deadline:
+            await _leave(attempt.process)
             return said.ending
         log.warning("run in %s: %s; trying again", directory, said.ending.sentence)
         await asyncio.sleep(next(pauses, _PAUSES_S[-1]))
@@ -213,6 +213,8 @@ async def _leave(process: asyncio.subprocess.Process) -> None:
     """End a bridge, not its run."""
     if process.stdin is not None:
         process.stdin.close()
+        with contextlib.suppress(ConnectionError):
+            await process.stdin.wait_closed()
     try:
         await asyncio.wait_for(process.wait(), _LEAVE_S)
     except TimeoutError:
