@@ -34,7 +34,7 @@ def connect(address: str) -> None:
             logging_level=logging.ERROR,
         )
     except (Exception, SystemExit) as error:  # Ray ends the process where nobody answers
-        raise _translated(address, str(error)) from error
+        raise translated(address, str(error)) from error
 
 
 def _probe(address: str) -> None:
@@ -56,7 +56,8 @@ def _probe(address: str) -> None:
         ) from error
 
 
-def _translated(address: str, error: str) -> TrainingError:
+def translated(address: str, error: str) -> TrainingError:
+    """Return an error in plain words for what Ray said about an address."""
     if "ersion mismatch" in error or "was started with" in error:
         told = " ".join(error.split())
         return TrainingError(

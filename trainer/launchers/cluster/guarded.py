@@ -68,6 +68,10 @@ class GuardedDirectory:
     def close(self) -> None:
         """Remove the directory and let the guard go. Idempotent."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Leave the directory to the guard, as a process that ends does. Idempotent."""
         if self._line >= 0:
             os.close(self._line)
             self._line = -1
