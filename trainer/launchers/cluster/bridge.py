@@ -95,18 +95,17 @@ class Bridge:
 
     def run(self, say: Callable[[Message], None]) -> Ending:
         """Bring the run home. Raises TrainingError, and Away where the line to it broke."""
-        connect(self._order.address)
         if (self._directory / REPORT).exists():
-            self._forget(self._find())
-            return Ending(code=0)
+            return self._finish()
+        connect(self._order.address)
         try:
             self._ear.check()
             self._actor = self._find() or self._begin()
             self._ask("state")
             say(Message(event="taken"))
             ending = self._bring()
-        except Away:
-            raise
+        except (Away, ConnectionError, RayError):
+            raise  # the run may well go on
         except (ThumbtuneError, OSError):
             self._forget(self._actor)
             raise
@@ -114,6 +113,13 @@ class Bridge:
             ending = Ending(code=EXIT_STOPPED, sentence="cancelled")
         self._forget(self._actor or self._find())
         return ending
+
+    def _finish(self) -> Ending:
+        """Everything is here already; what lies over there goes now, or a day later by itself."""
+        with contextlib.suppress(TrainingError):
+            connect(self._order.address)
+            self._forget(self._find())
+        return Ending(code=0)
 
     def _bring(self) -> Ending:
         state = self._ask("state")
