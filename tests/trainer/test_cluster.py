@@ -204,6 +204,7 @@ def test_an_order_says_what_it_asks_for() -> None:
     [
         ("Version mismatch: The cluster was started with:\n  Ray: 2.9", "runs another version"),
         ("Can't find a raylet on this node", 'from outside a cluster write "ray://'),
+        ("ray client connection timeout", "if it asks for a token, set RAY_AUTH_MODE=token"),
         ("something else", "cannot be used: something else"),
     ],
 )

@@ -68,6 +68,8 @@ def translated(address: str, error: str) -> TrainingError:
             f"this machine is no node of the cluster at {address} ({error}); "
             'from outside a cluster write "ray://head-node:10001" in launcher.ray_address'
         )
+    if "timeout" in error:  # what a client hears that a cluster does not let in
+        error += "; if it asks for a token, set RAY_AUTH_MODE=token on this side (docs/ray.md)"
     return Away(f"the cluster at {address} cannot be used: {error}")
 
 
