@@ -26,6 +26,14 @@ class BaseModel:
     sha256: str
 
 
+def base_files(path: Path) -> list[Path]:
+    """Return the files of a local model directory that loading it needs: what its hash covers, and
+    what else of transformers' own small files lies there. Other formats of the weights stay out.
+    """
+    kinds = {".json", ".jinja", ".model", ".safetensors", ".txt"}
+    return sorted(file for file in path.iterdir() if file.suffix in kinds and file.is_file())
+
+
 def identify_base(name: str, path: Path, cache_dir: Path) -> BaseModel:
     """Hash a local model directory, or take the hash kept in `cache_dir` if no file changed since.
 

@@ -302,7 +302,7 @@ def _fault(app: str) -> str:
 
 
 def _resources() -> str:
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    total = ray.cluster_resources()
     return f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
 
 

@@ -58,6 +58,7 @@ class Here:
     base: Path | None = None
     live: Path | None = None
     threads: int | None = None
+    device: str | None = None
 
     def applied(self, spec: JobSpec) -> JobSpec:
         """Return the spec as it holds here; `threads` 0 is every core."""
@@ -68,6 +69,8 @@ class Here:
             changes["live_path"] = str(self.live.resolve())
         if self.threads is not None:
             changes["threads"] = self.threads or available_cores()
+        if self.device is not None:
+            changes["device"] = self.device
         return spec.model_copy(update=changes)
 
 
@@ -84,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log = ProgressLog(directory) if directory.is_dir() else None
         run_job(
             directory,
-            here=Here(options.base, options.live, options.threads),
+            here=Here(options.base, options.live, options.threads, options.device),
             log=log,
             resume=options.resume,
             evaluate=not options.no_evaluation,
@@ -128,6 +131,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", type=Path, help="where the base model lies on this machine")
     parser.add_argument("--live", type=Path, help="where the live adapter lies on this machine")
     parser.add_argument("--threads", type=int, help="CPU threads on this machine; 0 is every core")
+    parser.add_argument("--device", help="what computes on this machine: auto, cpu, cuda or mps")
     parser.add_argument("--checkpoint-seconds", type=float, default=CHECKPOINT_S)
     return parser.parse_args(arguments)
 

@@ -17,7 +17,7 @@ from core.errors import TrainingError
 from core.jobs import ADAPTER, TRAIN, Example, read_progress
 from core.report import read_report
 from tests.trainer.rows import APO, SFT, correction, job_spec, vote
-from trainer.job import POOLS, main
+from trainer.job import POOLS, Here, _set_threads, main
 from trainer.launchers.base import Handle, job_environment
 from trainer.launchers.local import EXIT_STOPPED, LocalLauncher
 from trainer.snapshot import dataset_sha256, write_job
@@ -214,6 +214,17 @@ def test_a_loss_that_is_no_number_ends_the_run_with_code_6(
     directory = job(tmp_path / "job", tiny_model, wild)
     assert main([str(directory), *QUICK]) == 6
     assert "try a lower training.learning_rate" in capsys.readouterr().err
+
+
+def test_a_job_elsewhere_takes_what_it_is_given_there(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device's name is the machine's own; of several GPUs offered, the first is used."""
+    spec = Here(device="auto").applied(job_spec(tiny_model, SFT, device="cuda:3"))
+    assert spec.device == "auto"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    _set_threads(spec)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
 
 
 def test_errors_of_the_machine_have_their_own_codes() -> None:

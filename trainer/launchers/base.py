@@ -102,12 +102,12 @@ def complete_lines(path: Path, offset: int) -> tuple[list[str], int]:
 
 
 async def follow_progress(
-    directory: Path, offset: int, ended: Callable[[], bool]
+    path: Path, offset: int, ended: Callable[[], bool]
 ) -> AsyncIterator[Progress]:
     """Yield each whole line of `progress.jsonl` from a byte offset on, until the job has ended."""
     while True:
-        last = ended()
-        lines, offset = complete_lines(directory / PROGRESS, offset)
+        last = ended()  # asked before reading, so that nothing of the end is missed
+        lines, offset = complete_lines(path, offset)
         for line in lines:
             with contextlib.suppress(ValidationError):  # torn by a crash of an earlier attempt
                 yield Progress.model_validate_json(line)

@@ -13,4 +13,8 @@ def make_launcher(settings: Settings) -> Launcher:
         from trainer.launchers.ssh import SshLauncher
 
         return SshLauncher(settings.launcher, config=settings.ssh_config)
+    if settings.launcher.kind == "ray":
+        from trainer.launchers.ray import RayLauncher
+
+        return RayLauncher(settings.launcher)
     return LocalLauncher()

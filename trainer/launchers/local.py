@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import TrainingError
-from core.jobs import LOG, Progress
+from core.jobs import LOG, PROGRESS, Progress
 from trainer.faults import EXIT_STOPPED
 from trainer.launchers.base import (
     Handle,
@@ -72,7 +72,9 @@ class LocalLauncher:
         def ended() -> bool:
             return attempt.process.returncode is not None
 
-        async for line in follow_progress(handle.directory, attempt.progress_offset, ended):
+        async for line in follow_progress(
+            handle.directory / PROGRESS, attempt.progress_offset, ended
+        ):
             yield line
 
     async def release(self, handle: Handle) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.jobs import Progress
+from core.jobs import PROGRESS, Progress
 from core.sections import LauncherSettings
 from trainer.faults import EXIT_STOPPED
 from trainer.launchers.base import Handle, follow_progress, progress_size
@@ -69,7 +69,9 @@ class SshLauncher:
     async def watch(self, handle: Handle) -> AsyncIterator[Progress]:
         """Yield each line as it arrives from there or is said here, until all is brought back."""
         attempt = self._attempts[handle.id]
-        lines = follow_progress(handle.directory, attempt.progress_offset, attempt.task.done)
+        lines = follow_progress(
+            handle.directory / PROGRESS, attempt.progress_offset, attempt.task.done
+        )
         async for line in lines:
             yield line
         if not attempt.task.cancelled():

@@ -1,0 +1,4 @@
+"""One run on a Ray cluster: the bridge beside the bot, the supervisor and the worker over there.
+
+Only these modules import Ray.
+"""
