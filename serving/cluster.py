@@ -233,7 +233,7 @@ def _put_up(spec: ReplicaSpec, identity: str) -> None:
     """Ask Serve for the replicas; does not wait for them."""
     settings, batch = spec.replicas, spec.serving.max_batch
     serve.start(proxy_location="Disabled")
-    declared: serve.Deployment = serve.deployment(Replica)  # type: ignore[assignment]
+    declared: serve.Deployment = serve.deployment(Replica)
     deployment = declared.options(
         name=DEPLOYMENT,
         max_ongoing_requests=batch + max(1, batch // 4),  # a place that is free is filled at once
