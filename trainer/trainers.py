@@ -155,7 +155,8 @@ def make_trainer(
     if trainer.quick is not None:
         _pass_quickly(trainer.model, trainer.quick)
     if fit.checkpointing and trainer.quick is None:
-        trainer.args.gradient_checkpointing = True
+        for name in ("gradient_checkpointing", "activation_checkpointing"):  # its older, newer name
+            setattr(trainer.args, name, True)
         trainer.model.enable_input_require_grads()
     for parameter in trainer.model.parameters():  # TRL rounds those over a base of 4 bits
         if parameter.requires_grad:

@@ -20,6 +20,7 @@ from core.manifest import WEIGHTS
 from tests.trainer.rows import APO, DPO, KTO, SFT, job_spec, vote
 from tests.trainer.test_job import LONG, QUICK, start, wait_for_step
 from tests.trainer.test_train import taste
+from trainer import trainers
 from trainer.faults import EXIT_LOSS, EXIT_STOPPED
 from trainer.fit import Fit
 from trainer.job import main
@@ -79,6 +80,21 @@ def test_a_batch_in_parts_teaches_the_same(name: str, tiny_model: Path, tmp_path
     whole = alone(tiny_model, STAGES[name], tmp_path / "a")
     parts = alone(tiny_model, STAGES[name], tmp_path / "b", Fit(2, 2, checkpointing=True))
     assert far(whole, parts) < 1e-4
+
+
+def test_the_models_own_pass_forgets_its_layers_too(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no quick pass, its trainer really switches checkpointing on."""
+    monkeypatch.setattr(trainers, "quick_forward", lambda model, **_: None)
+    for wanted in (False, True):
+        trained = train_stage(
+            job_spec(tiny_model, SFT), SFT, uneven(SFT),
+            encoder=make_encoder(AutoTokenizer.from_pretrained(tiny_model), 256),
+            fit=Fit(2, 2, checkpointing=wanted), **options(tmp_path / str(wanted)),
+        )  # fmt: skip
+        causal = trained.model.get_base_model()
+        assert any(getattr(m, "gradient_checkpointing", False) for m in causal.modules()) is wanted
 
 
 @pytest.mark.parametrize("name", ["sft", "kto", "dpo"])
