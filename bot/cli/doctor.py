@@ -155,6 +155,10 @@ async def _runs(settings: Settings) -> str:
 
 
 async def _launcher(settings: Settings) -> str:
+    if settings.launcher.kind == "ray":
+        from trainer.launchers.ray import RayLauncher
+
+        return await RayLauncher(settings.launcher).look()
     if settings.launcher.kind != "ssh":
         return "local: training runs as a process of this machine"
     from trainer.launchers.ssh import host_address

@@ -270,6 +270,15 @@ async def test_what_a_cluster_has_not_is_said_at_once(
     await nothing_left(cluster)
 
 
+async def test_a_look_says_what_the_cluster_has(cluster: RayCluster) -> None:
+    """Nodes, GPUs and cores, and what a run asks of one of them; or what is wrong."""
+    said = await launcher(cluster).look()
+    assert "2 GPU" in said
+    assert said.endswith("a run asks for 1 GPU, 1 CPU core")
+    with pytest.raises(TrainingError, match=r"has 4 GPU, 1 CPU core; it has"):
+        await launcher(cluster, ray_gpus=4.0).look()
+
+
 async def test_no_cluster_is_said_in_seconds(tiny_model: Path, tmp_path: Path) -> None:
     """Nobody at the address, or no address at all: a sentence, and nothing in the progress."""
     directory = job(tmp_path / "run", tiny_model, SFT)
@@ -279,6 +288,8 @@ async def test_no_cluster_is_said_in_seconds(tiny_model: Path, tmp_path: Path) -
     for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
         with pytest.raises(TrainingError, match="no Ray cluster answers at"):
             await submit(RayLauncher(settings(address)), directory)
+        with pytest.raises(TrainingError, match="no Ray cluster answers at"):
+            await RayLauncher(settings(address)).look()
     with pytest.raises(TrainingError, match="expected a host and a port"):
         await submit(RayLauncher(settings("head-node")), directory)
     assert not (directory / PROGRESS).exists()

@@ -41,6 +41,7 @@ _SPARE_S = 120.0
 """The cluster itself ends a run in time; this much later we do not wait for its word any more."""
 _CANCEL_S = 150.0
 _LEAVE_S = 5.0
+_LOOK_S = 90.0
 
 
 @dataclass(slots=True)
@@ -66,10 +67,7 @@ class RayLauncher:
 
         A cluster that has it and is out of reach is tried again until the run's time is over.
         """
-        if importlib.util.find_spec("ray") is None:
-            raise TrainingError(
-                "launcher.kind is \"ray\" but Ray is not installed; run: pip install '.[ray]'"
-            )
+        _check_installed()
         progress = directory / PROGRESS
         offset = progress.stat().st_size if progress.exists() else 0
         order = self._order(timeout_s)
@@ -85,6 +83,28 @@ class RayLauncher:
         attempt.ending = asyncio.create_task(_until_ended(directory, attempt, said))
         self._attempts[handle.id] = attempt
         return handle
+
+    async def look(self) -> str:
+        """Say what the cluster has; raises TrainingError if a run could not train there."""
+        _check_installed()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "trainer.launchers.cluster.look", self._order(_LOOK_S).model_dump_json()),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**job_environment(1), "RAY_USAGE_STATS_ENABLED": "0"},
+        )
+        try:
+            said, _ = await asyncio.wait_for(process.communicate(), _LOOK_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise TrainingError(
+                f"the cluster at {self._settings.ray_address} did not answer in {_LOOK_S:.0f} s"
+            ) from None
+        if process.returncode:
+            raise TrainingError(said.decode().strip() or "what looks at the cluster broke off")
+        return said.decode().strip()
 
     def _order(self, timeout_s: float) -> Order:
         wanted = self._settings
@@ -141,6 +161,13 @@ class RayLauncher:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await _leave(attempt.process)
+
+
+def _check_installed() -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise TrainingError(
+            "launcher.kind is \"ray\" but Ray is not installed; run: pip install '.[ray]'"
+        )
 
 
 def _task(attempt: _Attempt) -> asyncio.Task[Ending]:
