@@ -246,7 +246,7 @@ async def test_a_killed_replica_ends_its_replies_and_is_replaced(
     for name in NAMES[:2]:
         await pair.load(name, adapters[name])
     long = greedy("Hello", NAMES[0], 400)
-    streams = [pair.generate(long) for _ in range(8)]
+    streams = [pair.generate(long) for _ in range(24)]
     for stream in streams:
         await anext(aiter(stream))
     killed = next(iter(await reports(pair)))
