@@ -102,8 +102,8 @@ class _Kept:
     """The outputs of the chosen layers, kept in order while open; with `only` a pass ends there."""
 
     def __init__(self, causal: Any, *, only: bool = False) -> None:
-        self._only, self._device = only, causal.device
         layers = _layers(causal)
+        self._only, self._device = only, causal.device
         self._layers = [
             layers[max(0, len(layers) * (part + 1) // (LAYERS + 1) - 1)] for part in range(LAYERS)
         ]
