@@ -114,6 +114,7 @@ def test_a_bot_that_was_killed_finds_its_replicas_again(address: str, shell: She
 
 def test_a_ray_of_its_own_ends_with_the_bot(shell: Shell) -> None:
     """Without an address one is begun here; its processes and files go with the bot."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'thumbtune[ray]'")
     configure(shell, "")
     with up(shell) as (process, api):
         assert answer(api)
