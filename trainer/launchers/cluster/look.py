@@ -25,7 +25,7 @@ def main(order: Order) -> int:
         print(error, flush=True)
         return 1
     print(
-        f"{order.address}: {nodes} nodes, {there.get('GPU', 0):g} GPU and "
+        f"{order.address}: {nodes} node{'s' * (nodes > 1)}, {there.get('GPU', 0):g} GPU and "
         f"{there.get('CPU', 0):g} CPU cores in all; a run asks for {order.asked()}",
         flush=True,
     )
