@@ -163,7 +163,7 @@ def run_job(
     taught: dict[str, list[Example]] = {"examples": train}
     if lesson is not None:
         taught["draws"] = [*lesson.pairs, *lesson.anchors]
-        taught["anchors"] = list(lesson.anchors) if _keeps_out(spec) else []
+        taught["anchors"] = list(lesson.anchors)
     with _timed(times, "train"):
         metrics = _train(directory, spec, taught, log, resume=resume, checkpoint_s=checkpoint_s)
     parts: dict[str, Any] = {"reference": "base", "preference": None, "systems": {}, "samples": []}
@@ -178,12 +178,6 @@ def run_job(
     shutil.rmtree(directory / WORK, ignore_errors=True)
     log.write("done", fraction=1.0, message="done")
     return report
-
-
-def _keeps_out(spec: JobSpec) -> bool:
-    from trainer.effort import effort_of
-
-    return effort_of(spec).keeps_out
 
 
 def _report(spec: JobSpec, **found: Any) -> Report:

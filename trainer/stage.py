@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,8 +95,7 @@ def train_into(
 ) -> None:
     """Train a stage and publish its weights and figures in `target`.
 
-    `plain` are the questions that it is kept out of (trainer.keep_out); several devices, each with
-    a part of a matrix, are not.
+    `plain` are questions that stand among the examples to hold on to what the base knows.
     """
     scratch = target.with_name(f"{target.name}.scratch")
     if not resume:
@@ -106,23 +105,13 @@ def train_into(
     laid = lay_out(spec, stage, examples, encoder, of=group_rows(spec, stage))
     fit = choose_fit(spec, stage, laid, shape_of(spec.base_path), find_place(spec))
     tell(0.0, message=str(fit))
-
-    def on_step(step: Step) -> None:
-        tell(
-            step.step / step.steps,
-            step=step.step,
-            steps=step.steps,
-            loss=step.loss,
-            margin=step.margin,
-        )
-
     named: dict[str, Any] = {
         "before": before,
         "scratch": scratch,
         "checkpoint_s": checkpoint_s,
-        "on_step": on_step,
+        "on_step": _step_teller(tell),
     }
-    if spec.gpus == 1:
+    if spec.gpus == 1 and effort_of(spec).keeps_out:  # of several each has a part of a matrix
         named["plain"] = plain
     trained = _train(spec, stage, examples, encoder, fit, tell, resume=resume, **named)
     metrics = dict(trained.metrics)
@@ -139,6 +128,19 @@ def train_into(
 
     publish_directory(target, fill)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _step_teller(tell: Tell) -> Callable[[Step], None]:
+    def on_step(step: Step) -> None:
+        tell(
+            step.step / step.steps,
+            step=step.step,
+            steps=step.steps,
+            loss=step.loss,
+            margin=step.margin,
+        )
+
+    return on_step
 
 
 def _prompts(

@@ -87,8 +87,7 @@ def train_stage(
     """
     kept_out = stage.keep_out if plain else None
     if kept_out is not None:
-        rate = stage.learning_rate * step_factor(kept_out)
-        stage = stage.model_copy(update={"learning_rate": rate})
+        stage = _with_larger_steps(stage, kept_out)
     laid = lay_out(spec, stage, examples, encoder, of=group_rows(spec, stage))
     order, fit = laid.order, fit or Fit(laid.order.batch_size // spec.gpus)
     trainer = make_trainer(spec, stage, laid, encoder=encoder, scratch=scratch, fit=fit, base=base)
@@ -102,9 +101,7 @@ def train_stage(
     watch = _Watch(on_step, enough or math.inf)
     trainer.add_callback(watch)
     if kept_out is not None:
-        rows = _chosen(plain, encoder)
-        directions = plain_directions(trainer.model, rows, kept_out, spec.seed)
-        trainer.add_callback(KeepOut(trainer.model, directions))
+        trainer.add_callback(_keep_out(trainer.model, plain, encoder, kept_out, spec.seed))
     trainer.add_callback(CheckpointEvery(checkpoint_s))
     checkpoint = newest_whole_checkpoint(scratch) if resume else None
     began = time.monotonic()
@@ -124,6 +121,17 @@ def train_stage(
         "last_margin": _mean(watch.margins[-5:]),
     }
     return Trained(trainer.model, metrics)
+
+
+def _with_larger_steps(stage: Stage, kept_out: float) -> Stage:
+    rate = stage.learning_rate * step_factor(kept_out)
+    return stage.model_copy(update={"learning_rate": rate})
+
+
+def _keep_out(
+    model: Any, plain: Sequence[Example], encoder: Encoder, share: float, seed: int
+) -> KeepOut:
+    return KeepOut(model, plain_directions(model, _chosen(plain, encoder), share, seed))
 
 
 def _chosen(examples: Sequence[Example], encoder: Encoder) -> list[Scored]:

@@ -13,16 +13,22 @@ from core.jobs import ADAPTER, Example, JobSpec
 from core.report import read_report
 from core.sections import GateSettings
 from tests.trainer.rows import DPO, job_spec, vote
+from trainer import effort
+from trainer import stage as stages
 from trainer.best_of_n import DRAWS, Lesson, Teacher, keep_lesson, read_lesson
 from trainer.draws import Drawer, _Base
 from trainer.gate import judge
 from trainer.job import run_job
-from trainer.model import load_base, load_tokenizer
+from trainer.keep_out import plain_directions
+from trainer.model import load_base, load_tokenizer, load_trained
 from trainer.ranked import TEACHER
 from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import Scored, Texts
 from trainer.snapshot import write_job
 from trainer.states import Overheard, reply_states
+from trainer.strength import Strength, choose_strength
+from trainer.tokens import make_encoder
+from trainer.train import _chosen
 
 BON = DPO.model_copy(update={"on": "draws", "epochs": 1.0, "batch_size": 2})
 SMALL = {
@@ -110,6 +116,45 @@ def test_a_job_learns_from_ranked_draws(tiny_model: Path, tmp_path: Path) -> Non
     assert report.preference is not None  # held-out votes, by the reward
     assert report.preference.accuracy.value == 1.0
     assert {"luck", "gain"} <= {check.name for check in judge(report, GateSettings()).checks}
+
+
+def test_a_device_with_steps_enough_keeps_the_adapter_out(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The anchors' directions stay closed to what is published, and people's prompts are heard at
+    each strength; a device with few steps does neither.
+    """
+    stage = BON.model_copy(update={"keep_out": 0.9, "keep_known": True})
+    spec = job_spec(tiny_model, stage, **{**SMALL, "anchors": 56, "sample_max_tokens": 6})
+    least, heard = dict[bool, float](), list[int]()
+
+    def choose(model: object, texts: Texts, prompts: list[list[int]]) -> Strength:
+        heard.append(len(prompts))
+        return choose_strength(model, texts, prompts)
+
+    monkeypatch.setattr(stages, "choose_strength", choose)
+    for keeps_out in (False, True):
+        able = replace(effort.CPU, keeps_out=keeps_out, heard=3 * keeps_out)
+        monkeypatch.setattr(effort, "CPU", able)
+        directory = tmp_path / str(keeps_out)
+        write_job(directory, spec, votes(), votes(8))
+        run_job(directory, evaluate=False)
+        least[keeps_out] = closed_share(directory, spec)
+    assert least[True] < 0.01 < least[False]
+    assert heard == [0, 3]
+
+
+def closed_share(directory: Path, spec: JobSpec) -> float:
+    """How much of a published A lies along what the anchors use, at most, of all layers."""
+    texts = Texts(load_tokenizer(spec), spec.max_length)
+    anchors = Drawer(spec, load_base(spec).eval(), texts).anchors()
+    assert anchors
+    model = load_trained(spec, directory / ADAPTER)
+    encoder = make_encoder(load_tokenizer(spec), spec.max_length)
+    basis = plain_directions(model, _chosen(anchors, encoder), 0.9, spec.seed)
+    layers = dict(model.named_modules())
+    weights = {name: layers[name].lora_A["default"].weight.float() for name in basis}
+    return max(float((weights[n] @ basis[n]).norm() / weights[n].norm()) for n in basis)
 
 
 def test_what_was_ranked_before_a_crash_is_not_drawn_again(
