@@ -19,6 +19,10 @@ from trainer.scoring import System, left_padded
 
 CANDIDATE_TOKENS = 512
 """A draw looks at this many of the likeliest tokens at most, to spare a whole sort."""
+ENDED_SHARE = 0.125
+"""Rows that have ended are taken out once they are this share: it copies what all others keep."""
+NOWHERE = -1
+"""In the place of a row whose reply has ended."""
 
 
 class Speakers(Protocol):
@@ -62,8 +66,9 @@ def draw_replies(
 ) -> list[Drawn]:
     """Answer every prompt (token ids, generation prompt included), in the order given.
 
-    `on_token` is called after each pass over one token a row, with the places of those rows;
-    `on_progress` too, as if every reply of a batch took all of its tokens.
+    `on_token` is called after each pass over one token a row, with the places of those rows,
+    `NOWHERE` for one that has ended; `on_progress` too, as if every reply of a batch took all of
+    its tokens.
     """
     generator = torch.Generator().manual_seed(drawing.seed)
     luck = torch.rand((len(prompts), drawing.max_tokens), generator=generator)
@@ -91,7 +96,7 @@ class _Told:
     on_token: Callable[[Sequence[int]], None]
 
     def __call__(self, rows: Sequence[int]) -> None:
-        self.on_token([self.places[row] for row in rows])
+        self.on_token([NOWHERE if row == NOWHERE else self.places[row] for row in rows])
         self.done += self.each
         self.on_progress(self.done)
 
@@ -148,7 +153,7 @@ def _roomy_cache(causal: Any, tokens: int) -> DynamicCache:
 
 
 class _Batch:
-    """Rows that decode together; `rows` says which of them still run.
+    """Rows that decode together; `rows` says whose each is, NOWHERE if it has ended.
 
     Rows of the same prompt share the pass over it.
     """
@@ -176,12 +181,8 @@ class _Batch:
                 logits = self._forward()
                 on_token(self.rows)
             chosen = choose(logits, self.luck[self.rows, step], self.drawing)
-            for row, token in zip(self.rows, chosen.tolist(), strict=True):
-                if token in self.drawing.end_ids:
-                    self.finished[row] = True
-                else:
-                    self.tokens[row].append(token)
-            if not self._drop_finished(chosen):
+            self._take(chosen.tolist())
+            if not self._go_on(chosen):
                 break
         return [Drawn(ids, done) for ids, done in zip(self.tokens, self.finished, strict=True)]
 
@@ -207,18 +208,31 @@ class _Batch:
         )
         return out.logits[:, -1].float()  # type: ignore[no-any-return]
 
-    def _drop_finished(self, chosen: torch.Tensor) -> bool:
-        """Take ended rows out of the batch and its cache; say whether any row runs on."""
-        keep = [place for place, row in enumerate(self.rows) if not self.finished[row]]
+    def _take(self, chosen: Sequence[int]) -> None:
+        """Add each row's token, or end the row."""
+        for place, (row, token) in enumerate(zip(self.rows, chosen, strict=True)):
+            if row == NOWHERE:
+                continue
+            if token in self.drawing.end_ids:
+                self.finished[row] = True
+                self.rows[place] = NOWHERE
+            else:
+                self.tokens[row].append(token)
+
+    def _go_on(self, chosen: torch.Tensor) -> bool:
+        """Make ready for the next token, ended rows taken out where they are many; say whether any
+        row runs on.
+        """
+        running = [place for place, row in enumerate(self.rows) if row != NOWHERE]
         ids, last = chosen[:, None], self.positions[:, -1:]
-        if len(keep) < len(self.rows) and keep:
-            index = torch.tensor(keep, device=chosen.device)
+        if running and len(running) <= (1 - ENDED_SHARE) * len(self.rows):
+            index = torch.tensor(running, device=chosen.device)
             self.cache.batch_select_indices(index)
             ids, last, self.mask = ids[index], last[index], self.mask[index]
-        self.rows = [self.rows[place] for place in keep]
+            self.rows = [self.rows[place] for place in running]
         self.ids, self.positions = ids, last + 1
         self.mask = torch.cat([self.mask, self.mask.new_ones((len(self.mask), 1))], dim=1)
-        return bool(keep)
+        return bool(running)
 
 
 def choose(logits: torch.Tensor, luck: torch.Tensor, drawing: Drawing) -> torch.Tensor:

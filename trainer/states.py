@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.errors import ModelError
+from trainer.sampling import NOWHERE
 from trainer.scoring import Scored
 
 LAYERS = 3
@@ -61,8 +62,9 @@ class Overheard:
 
     def __init__(self, causal: Any, replies: int) -> None:
         self._kept = _Kept(causal)
-        self._sums = torch.zeros((replies, width(causal)), device=causal.device)
-        self._counts = torch.zeros((replies, 1), device=causal.device)
+        rows = replies + 1  # the last, NOWHERE, takes what ended replies say after their end
+        self._sums = torch.zeros((rows, width(causal)), device=causal.device)
+        self._counts = torch.zeros((rows, 1), device=causal.device)
 
     def __enter__(self) -> Overheard:
         self._states = self._kept.__enter__()
@@ -80,7 +82,8 @@ class Overheard:
 
     def averages(self) -> NDArray[np.float64]:
         """Return the states of each reply.  # (N, LAYERS · hidden)"""
-        return (self._sums / self._counts.clamp(min=1)).double().cpu().numpy()
+        means = self._sums / self._counts.clamp(min=1)
+        return means[:NOWHERE].double().cpu().numpy()
 
 
 def _layers(causal: Any) -> Any:
