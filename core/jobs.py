@@ -98,8 +98,7 @@ class Stage(_Format):
     replies have become that many nats likelier against rejected ones, what follows costs more than
     it teaches. With `keep_known` the adapter is weakened after the stage until plain questions are
     answered as before (trainer.strength). `keep_out` in (0, 1) is the share of what plain questions
-    give a layer that the adapter is kept out of (trainer.keep_out), where the device affords steps
-    enough (trainer.effort).
+    give a layer that the adapter is kept out of (trainer.keep_out), in a job that has draws.
     """
 
     method: Literal["sft", "kto", "dpo"]

@@ -35,6 +35,7 @@ from trainer.ranked import (
     Option,
     better_and_worse,
     length_z,
+    stuck_pairs,
 )
 from trainer.reward import Opinions, Reward, Rows, contrary_people, fit_reward, out_of_fold
 from trainer.scoring import Scored, Texts
@@ -56,13 +57,19 @@ Floats = NDArray[np.float64]
 class Lesson:
     """What the votes became: ranked pairs, the reward that ranked them, and its figures.
 
-    `anchors` are trained on beside the pairs, to hold on to what the base knows.
+    `anchors` hold on to what the base knows: an adapter is kept out of what they use, and every
+    other one is trained on beside the pairs.
     """
 
     pairs: list[PairExample]
     anchors: list[PairExample]
     reward: Reward
     figures: RewardFigures
+
+    @property
+    def taught(self) -> list[PairExample]:
+        """Return what is trained on."""
+        return [*self.pairs, *_taught(self.anchors)]
 
 
 def read_lesson(directory: Path) -> Lesson | None:
@@ -72,6 +79,11 @@ def read_lesson(directory: Path) -> Lesson | None:
     pairs, anchors = _read_pairs(directory / _PAIRS), _read_pairs(directory / _ANCHORS)
     found = RewardFigures.model_validate_json((directory / _FIGURES).read_bytes())
     return Lesson(pairs, anchors, Reward.load(directory / _REWARD), found)
+
+
+def _taught(anchors: list[PairExample]) -> list[PairExample]:
+    """Return every other one: more would take time from what people said."""
+    return anchors[::2]
 
 
 def _read_pairs(path: Path) -> list[PairExample]:
@@ -158,6 +170,7 @@ class Teacher:
         z = _length_z([example for example in examples if example.person not in contrary])
         about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
         pairs = self._ranked(draws, reward, any_length=about_length)
+        pairs += stuck_pairs(pairs, self.spec.seed)
         found = RewardFigures(
             accuracy=figures.person_bootstrap(figures.accuracy, judged, self.spec.seed),
             p_value=chance_of_luck(everything, self.spec.seed),
@@ -166,7 +179,7 @@ class Teacher:
             length_z=z,
             prompts=len(draws.asked),
             drawn=sum(len(one.options) for one in draws.asked),
-            pairs=len(pairs) + len(draws.anchors),
+            pairs=len(pairs) + len(_taught(draws.anchors)),
             contrary=sorted(contrary),
         )
         return Lesson(pairs, draws.anchors, reward, found)

@@ -17,8 +17,7 @@ from trainer.model import choose_device
 class Effort:
     """Up to `prompts` of people's prompts are answered `draws` times each, more often where that
     gives fewer than `fewest` replies; the `pairs` furthest apart are learnt from, beside `anchors`
-    plain questions. `heard` prompts are answered anew at each strength that is tried, and
-    `keeps_out` says whether there are steps enough to learn out of the way of plain questions.
+    plain questions. `heard` prompts are answered anew at each strength that is tried.
     """
 
     prompts: int
@@ -27,15 +26,14 @@ class Effort:
     pairs: int
     anchors: int
     heard: int
-    keeps_out: bool
 
     def times_each(self, prompts: int) -> int:
         """Return how often each of so many prompts is answered."""
         return max(self.draws, round(self.fewest / prompts))
 
 
-CPU = Effort(prompts=96, draws=4, fewest=192, pairs=48, anchors=32, heard=0, keeps_out=False)
-GPU = Effort(prompts=512, draws=17, fewest=768, pairs=90, anchors=56, heard=64, keeps_out=True)
+CPU = Effort(prompts=96, draws=4, fewest=192, pairs=48, anchors=32, heard=32)
+GPU = Effort(prompts=512, draws=17, fewest=768, pairs=90, anchors=56, heard=64)
 
 
 def effort_of(spec: JobSpec) -> Effort:
@@ -48,7 +46,6 @@ def effort_of(spec: JobSpec) -> Effort:
         pairs=_or(spec.ranked_pairs, usual.pairs),
         anchors=_or(spec.anchors, usual.anchors),
         heard=usual.heard,
-        keeps_out=usual.keeps_out,
     )
 
 

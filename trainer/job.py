@@ -162,7 +162,7 @@ def run_job(
         lesson = _learn(directory, spec, train, held_out, log)
     taught: dict[str, list[Example]] = {"examples": train}
     if lesson is not None:
-        taught["draws"] = [*lesson.pairs, *lesson.anchors]
+        taught["draws"] = list(lesson.taught)
         taught["anchors"] = list(lesson.anchors)
     with _timed(times, "train"):
         metrics = _train(directory, spec, taught, log, resume=resume, checkpoint_s=checkpoint_s)

@@ -1,15 +1,18 @@
-"""Keep an adapter out of the directions that plain questions use.
+"""Keep an adapter out of the directions that plain questions use, and set it on those that its own
+examples use.
 
 What a layer is given while the base answers plain questions lies mostly in few directions. An
 adapter whose input matrices A are held at right angles to them adds next to nothing there, and
 learns from what is left (gradient projection: Saha et al. 2021; for LoRA: Tang et al. 2025). So
-how much it may be trained is no longer paid for in facts.
+how much it may be trained is no longer paid for in facts. What is left is small, and a random A of
+few rows sees next to nothing of it; so A starts in the directions in which the examples' own inputs
+have most left (as EVA starts in those that hold most of all: Paischer et al. 2024).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +22,14 @@ from transformers import TrainerCallback
 from trainer.scoring import Scored
 
 TOKENS = 512
-"""Tokens that are looked at, of all the questions together."""
+"""Tokens that are looked at, of all the texts together."""
+STEP_FACTOR = 2.5
+"""How much larger steps are than those of an adapter that may learn everywhere, whose inputs are
+seen whole (docs/experiments.md)."""
+FIRST_LENGTH = 3**-0.5
+"""How long a row of A is at first: as PEFT's own are, whose numbers are uniform in ±1/√width."""
 
 Directions = dict[str, torch.Tensor]
-
-
-def step_factor(share: float) -> float:
-    """Return how much larger steps must be: what is left of an input is as much smaller."""
-    return float((1 - share) ** -0.5)
 
 
 def plain_directions(model: Any, rows: Sequence[Scored], share: float, seed: int) -> Directions:
@@ -35,26 +38,61 @@ def plain_directions(model: Any, rows: Sequence[Scored], share: float, seed: int
     `model` is a PeftModel, `rows` plain questions with the base's own answers. The basis is the
     smallest that holds `share` of the inputs, each of which counts alike however long it is.
     """
+
+    def smallest(name: str, inputs: torch.Tensor) -> torch.Tensor:
+        squares, basis = _principal(inputs)
+        return basis[:, : int((squares.cumsum(0) < share * squares.sum()).sum()) + 1]
+
+    return _of_inputs(model, rows, seed, smallest)
+
+
+def own_directions(
+    model: Any, rows: Sequence[Scored], closed: Directions, rank: int, seed: int
+) -> Directions:
+    """Return for each layer with a LoRA up to `rank` orthonormal directions.  # (width, k)
+
+    They are those that hold most of what the layer is given by `rows`, the texts to learn from,
+    once what lies along `closed` is taken out.
+    """
+
+    def fullest(name: str, inputs: torch.Tensor) -> torch.Tensor:
+        left = inputs - (inputs @ closed[name]) @ closed[name].T
+        return _principal(left)[1][:, :rank]
+
+    return _of_inputs(model, rows, seed, fullest)
+
+
+def _of_inputs(
+    model: Any,
+    rows: Sequence[Scored],
+    seed: int,
+    find: Callable[[str, torch.Tensor], torch.Tensor],
+) -> Directions:
+    """Return what is found in a layer's inputs, each of length 1, while the base reads `rows`."""
     heard = _Heard(model, seed, max(1, TOKENS // max(1, len(rows))))
+    decoder = model.get_base_model().get_decoder()
     with torch.inference_mode(), model.disable_adapter(), heard:
         for row in rows:
             ids = torch.tensor([[*row.prompt_ids, *row.reply_ids]], device=model.device)
             heard.next(ids.shape[1])
-            model(input_ids=ids, use_cache=False)
-    found: dict[str, torch.Tensor] = {}
+            decoder(input_ids=ids, use_cache=False)
+    found: Directions = {}
     for name in set(heard.same.values()):
-        found[name] = _basis(torch.cat(heard.inputs[name]), share)
+        inputs = torch.cat(heard.inputs.pop(name)).float()
+        found[name] = find(name, inputs / inputs.norm(dim=1, keepdim=True).clamp(min=1e-6))
     return {name: found[first] for name, first in heard.same.items()}
 
 
-def _basis(inputs: torch.Tensor, share: float) -> torch.Tensor:
-    """Return the right singular vectors that hold `share` of the squares.  # (N, width) → (…, k)"""
-    rows = inputs / inputs.norm(dim=1, keepdim=True).clamp(min=1e-6)
-    values, left = torch.linalg.eigh(rows @ rows.T)  # ascending; (N,), (N, N)
-    values, left = values.flip(0).clamp(min=0), left.flip(1)
-    count = int((values.cumsum(0) < share * values.sum()).sum()) + 1
-    basis: torch.Tensor = rows.T @ left[:, :count] / values[:count].sqrt().clamp(min=1e-6)
-    return basis
+def _principal(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the squared singular values, largest first, and the right singular vectors.
+
+    # (N, width) → (k,), (width, k), where k counts those that are not 0
+    """
+    squares, left = torch.linalg.eigh(rows @ rows.T)  # ascending; (N,), (N, N)
+    squares, left = squares.flip(0), left.flip(1)
+    count = max(1, int((squares > 1e-6 * squares[0]).sum()))
+    squares, left = squares[:count].clamp(min=1e-12), left[:, :count]
+    return squares, rows.T @ left / squares.sqrt()
 
 
 class _Heard:
@@ -93,36 +131,38 @@ class _Heard:
                 self.same[name] = first
                 return
             self.same[name], self._last = name, (name, given[0])
-            self.inputs.setdefault(name, []).append(given[0][0, self._places].float())
+            self.inputs.setdefault(name, []).append(given[0][0, self._places])
 
         return listen
 
 
 class KeepOut(TrainerCallback):
-    """Holds the adapter at right angles to directions: its first weights, each gradient (so that
-    the optimizer's steps are of full size in what is left), and what each step makes of them.
+    """Closes directions to what an adapter learns: to each gradient of A (so that the optimizer's
+    steps are of full size in what is left), and to what each step makes of it.
+
+    A fresh adapter starts along `start`, at right angles to what is closed; one that a stage before
+    has trained (no `start`) keeps what it has there, unchanged.
     """
 
-    def __init__(self, model: Any, directions: Directions) -> None:
+    def __init__(self, model: Any, closed: Directions, start: Directions | None) -> None:
         layers = dict(model.named_modules())
-        self._held = [
-            (weight, basis)
-            for name, basis in directions.items()
-            for weight in layers[name].lora_A.parameters()
-        ]
-        self._hold()
+        held = [(name, weight) for name in closed for weight in layers[name].lora_A.parameters()]
+        with torch.no_grad():
+            if start is not None:
+                for name, weight in held:
+                    weight[: start[name].shape[1]] = FIRST_LENGTH * start[name].T
+                    weight.sub_((weight @ closed[name]) @ closed[name].T)
+            self._held = [(weight, closed[name], weight @ closed[name]) for name, weight in held]
 
+    @torch.no_grad()
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take out of each gradient what would be undone."""
-        for weight, basis in self._held:
+        for weight, basis, _ in self._held:
             if weight.grad is not None:
                 weight.grad.sub_((weight.grad @ basis) @ basis.T)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put the weights back: the optimizer steps by element, not by direction."""
-        self._hold()
-
     @torch.no_grad()
-    def _hold(self) -> None:
-        for weight, basis in self._held:
-            weight.sub_((weight @ basis) @ basis.T)  # (rank, width)
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put back what lies along the basis: the optimizer steps by element, not by direction."""
+        for weight, basis, own in self._held:
+            weight.sub_((weight @ basis - own) @ basis.T)  # (rank, width)

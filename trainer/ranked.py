@@ -8,9 +8,10 @@ pair are of like length and end alike, so that length is not learnt by chance. K
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, cycle, islice
 from math import log
 
 import numpy as np
@@ -28,6 +29,10 @@ LENGTH_MATTERS = 3.3
 """Standard errors by which liked and disliked replies must differ in length for votes to be about
 it: by chance once in a thousand. Length must also tell as much as everything together does: who
 likes no lists likes shorter replies too, without asking for them."""
+STUCK_SHARE = 8
+"""Of so many pairs one is had again with a worse side that is stuck."""
+STUCK_WORDS = (2, 6)
+"""How many words such a side says over and over: at least, at most."""
 TEACHER = "reward"
 """Who such a pair is by."""
 
@@ -85,6 +90,23 @@ def better_and_worse(
         _pair(asked[place], better, worse)
         for _, place, better, worse in sorted(told, key=lambda pair: pair[1])
     ]
+
+
+def stuck_pairs(pairs: Sequence[PairExample], seed: int) -> list[PairExample]:
+    """Return some of the pairs again, each with a worse side that says the first few words of the
+    better one over and over, as long as that is.
+
+    An adapter that is pushed far begins to do so ("I'm sorry, I'm sorry, …"). The base hardly does,
+    so its own replies cannot teach against it (Welleck et al. 2019 do so by unlikelihood).
+    """
+    chance = random.Random(seed)
+    found = []
+    for pair in chance.sample(pairs, len(pairs) // STUCK_SHARE):
+        words = pair.chosen.split()
+        said = islice(cycle(words[: chance.randint(*STUCK_WORDS)]), len(words))
+        stuck = {"rejected": " ".join(said), "rejected_complete": False}
+        found.append(pair.model_copy(update=stuck))
+    return found
 
 
 def anchor_pairs(

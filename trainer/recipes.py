@@ -33,6 +33,8 @@ _SFT_FIRST = Stage(method="sft", loss="nll", learning_rate=1e-4, epochs=1.0)
 _KTO = Stage(method="kto", loss="kto", learning_rate=2e-4, epochs=1.0)
 _APO = Stage(method="kto", loss="apo_zero_unpaired", learning_rate=3e-4, epochs=1.0, beta=0.4)
 _DPO = Stage(method="dpo", loss="sigmoid", learning_rate=5e-5, epochs=1.0)
+KEPT_OUT = 0.9
+"""The share of what plain questions use that a stage beside draws stays out of."""
 _BON = Stage(
     method="dpo",
     loss="sigmoid",
@@ -43,7 +45,7 @@ _BON = Stage(
     on="draws",
     stop_margin=40.0,
     keep_known=True,
-    keep_out=0.9,
+    keep_out=KEPT_OUT,
 )
 
 
@@ -113,6 +115,7 @@ def _auto(examples: Sequence[Example]) -> tuple[str, list[Stage], str]:
             f"mostly pairs ({have}): {imitate}learn from the pairs",
         )
     if min(liked, disliked) >= MIN_EACH_SIDE:
+        first = [stage.model_copy(update={"keep_out": KEPT_OUT}) for stage in first]
         return (
             f"{prefix}bon",
             [*first, _BON],

@@ -111,7 +111,7 @@ def train_into(
         "checkpoint_s": checkpoint_s,
         "on_step": _step_teller(tell),
     }
-    if spec.gpus == 1 and effort_of(spec).keeps_out:  # of several each has a part of a matrix
+    if spec.gpus == 1:  # of several each may have a part of a matrix
         named["plain"] = plain
     trained = _train(spec, stage, examples, encoder, fit, tell, resume=resume, **named)
     metrics = dict(trained.metrics)

@@ -25,11 +25,12 @@ from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Systems, Texts
 
 TUNESET = "tuneset.jsonl"
-STRENGTHS = (1.0, 0.7, 0.5, 0.35, 0.25)
+STRENGTHS = (1.0, 0.6, 0.35)
 MOST_LOST = 2
 """Questions, of about thirty, that may be lost: some change their answer at any touch."""
 MOST_REPEATED = 0.02
-"""By how much the share of repeated 4-grams may be above the base's."""
+"""By how much the share of repeated 4-grams may be above the base's, in all replies but the worst:
+one that is stuck would decide alone."""
 MOST_STRETCHED = 2.5
 """The factor by which the median length may change, either way."""
 TOKENS = 48
@@ -86,9 +87,8 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
     known = [item for item, answered in zip(items, good, strict=True) if answered]
     before = _talk(systems, "base", prompts, texts)
     tried: dict[float, Cost] = {}
-    strongest, weakest = 0, len(STRENGTHS) - 1
-    while strongest < weakest:  # what is lost grows with the strength, so half are left each time
-        place = (strongest + weakest) // 2
+    strongest, weakest, place = 0, len(STRENGTHS) - 1, 0  # an adapter is often bearable as it is
+    while strongest < weakest:
         strength = STRENGTHS[place]
         with _scaled(model, strength):
             lost = _answers(systems, "candidate", texts, known).count(False)
@@ -99,12 +99,15 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
             weakest = place
         else:
             strongest = place + 1
+        place = (strongest + weakest) // 2  # what is lost grows with the strength: half are left
     return Strength(STRENGTHS[weakest], len(known), tried)
 
 
 @dataclass(frozen=True, slots=True)
 class _Talk:
-    """Replies as people get them: mean share of repeated 4-grams, median tokens."""
+    """Replies as people get them: mean share of repeated 4-grams (the worst left out), median
+    tokens.
+    """
 
     repeated: float
     length: float
@@ -124,7 +127,8 @@ def _talk(
     if not prompts:
         return _Talk(0.0, 1.0)
     said = [reply.token_ids for reply in draw_replies(systems, system, prompts, drawing)]
-    return _Talk(fmean(map(repeated_share, said)), max(1.0, median(map(len, said))))
+    repeated = sorted(map(repeated_share, said))
+    return _Talk(fmean(repeated[:-1] or [0.0]), max(1.0, median(map(len, said))))
 
 
 def _answers(

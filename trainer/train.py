@@ -11,6 +11,7 @@ Data goes in as token ids in a fixed order (trainer.laid), the trainers are in t
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,14 +27,16 @@ from core.manifest import WEIGHTS
 from trainer.checkpoints import CheckpointEvery, newest_whole_checkpoint
 from trainer.faults import EXIT_LOSS, JobFault
 from trainer.fit import Fit, group_rows
-from trainer.keep_out import KeepOut, plain_directions, step_factor
+from trainer.keep_out import STEP_FACTOR, KeepOut, own_directions, plain_directions
 from trainer.laid import lay_out
-from trainer.recipes import pairs
+from trainer.recipes import Unpaired, unpaired
 from trainer.reference import use_base_as_reference
 from trainer.scoring import Scored
 from trainer.tokens import Encoder
 from trainer.trainers import make_trainer
 
+OWN_TEXTS = 24
+"""So many of the texts to learn from say what an adapter starts in."""
 STOP_STEPS = 6
 """The margin of one batch is noise; that of so many in a row says how far training has come."""
 
@@ -87,7 +90,8 @@ def train_stage(
     """
     kept_out = stage.keep_out if plain else None
     if kept_out is not None:
-        stage = _with_larger_steps(stage, kept_out)
+        rate = stage.learning_rate * STEP_FACTOR
+        stage = stage.model_copy(update={"learning_rate": rate})
     laid = lay_out(spec, stage, examples, encoder, of=group_rows(spec, stage))
     order, fit = laid.order, fit or Fit(laid.order.batch_size // spec.gpus)
     trainer = make_trainer(spec, stage, laid, encoder=encoder, scratch=scratch, fit=fit, base=base)
@@ -101,7 +105,9 @@ def train_stage(
     watch = _Watch(on_step, enough or math.inf)
     trainer.add_callback(watch)
     if kept_out is not None:
-        trainer.add_callback(_keep_out(trainer.model, plain, encoder, kept_out, spec.seed))
+        own = [example for example in examples if example not in plain]
+        start = own if before is None else []
+        trainer.add_callback(_keep_out(trainer.model, spec, kept_out, encoder, plain, start))
     trainer.add_callback(CheckpointEvery(checkpoint_s))
     checkpoint = newest_whole_checkpoint(scratch) if resume else None
     began = time.monotonic()
@@ -123,23 +129,30 @@ def train_stage(
     return Trained(trainer.model, metrics)
 
 
-def _with_larger_steps(stage: Stage, kept_out: float) -> Stage:
-    rate = stage.learning_rate * step_factor(kept_out)
-    return stage.model_copy(update={"learning_rate": rate})
-
-
 def _keep_out(
-    model: Any, plain: Sequence[Example], encoder: Encoder, share: float, seed: int
+    model: Any,
+    spec: JobSpec,
+    share: float,
+    encoder: Encoder,
+    plain: Sequence[Example],
+    own: Sequence[Example],
 ) -> KeepOut:
-    return KeepOut(model, plain_directions(model, _chosen(plain, encoder), share, seed))
+    """Close what plain questions use to an adapter; a fresh one is set on what `own` texts use."""
+    liked = [one for one in unpaired(plain) if one.label]
+    closed = plain_directions(model, _as_rows(liked, encoder), share, spec.seed)
+    texts = unpaired(own)
+    if not texts:
+        return KeepOut(model, closed, None)
+    some = random.Random(spec.seed).sample(texts, min(OWN_TEXTS, len(texts)))
+    start = own_directions(model, _as_rows(some, encoder), closed, spec.lora_rank, spec.seed)
+    return KeepOut(model, closed, start)
 
 
-def _chosen(examples: Sequence[Example], encoder: Encoder) -> list[Scored]:
-    """Return the better texts of pairs as tokens."""
+def _as_rows(texts: Sequence[Unpaired], encoder: Encoder) -> list[Scored]:
     found = []
-    for pair in pairs(examples):
-        reply = encoder.completion(pair.chosen, complete=pair.chosen_complete)
-        prompt = encoder.prompt(pair.prompt, room=encoder.max_length - len(reply))
+    for text in texts:
+        reply = encoder.completion(text.completion, complete=text.complete)
+        prompt = encoder.prompt(text.source.prompt, room=encoder.max_length - len(reply))
         found.append(Scored(prompt, reply))
     return found
 

@@ -10,7 +10,7 @@ from peft import get_peft_model
 
 from core.jobs import ChatMessage, PairExample, Stage
 from tests.trainer.rows import DPO, job_spec
-from trainer.keep_out import Directions, KeepOut, plain_directions
+from trainer.keep_out import Directions, KeepOut, own_directions, plain_directions
 from trainer.model import load_base, load_tokenizer, lora_config
 from trainer.scoring import Scored
 from trainer.tokens import make_encoder
@@ -54,20 +54,48 @@ def test_a_basis_holds_the_share_it_is_asked_for(tiny_model: Path, share: float)
     assert {"q_proj", "o_proj", "down_proj"} <= {name.rpartition(".")[2] for name in found}
 
 
-def test_weights_and_gradients_are_held_at_right_angles(tiny_model: Path) -> None:
-    """What is put in along the directions is taken out before a step and after it."""
-    model, found = directions(tiny_model, 0.9)
-    name, basis = next(iter(found.items()))
+def test_an_adapter_starts_in_what_its_own_texts_use_of_the_rest(tiny_model: Path) -> None:
+    """Orthonormal, at right angles to what is closed, and more of the texts lies along them than
+    along directions drawn by luck.
+    """
+    model, closed = directions(tiny_model, 0.5)
+    own = [Scored([30 + place, 31, 8], [40 + place, 41]) for place in range(4)]
+    start = own_directions(model, own, closed, rank=4, seed=0)
+    seen = own_directions(model, own, closed, rank=99, seed=0)  # all that the texts use
+    for name, first in start.items():
+        assert torch.allclose(first.T @ first, torch.eye(first.shape[1]), atol=1e-3), name
+        assert (first.T @ closed[name]).abs().max() < 1e-3
+        luck = torch.linalg.qr(torch.randn(len(first), first.shape[1]))[0]
+        assert (seen[name].T @ first).norm() > 1.2 * (seen[name].T @ luck).norm()
+    KeepOut(model, closed, start)
+    name, first = next(iter(start.items()))
     weight = dict(model.named_modules())[name].lora_A["default"].weight
-    held = KeepOut(model, found)
-    assert (weight @ basis).abs().max() < 1e-5
+    along = weight[: first.shape[1]] @ first
+    assert torch.allclose(along, 3**-0.5 * torch.eye(first.shape[1]), atol=1e-3)
+    assert (weight @ closed[name]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_is_closed_is_taken_out_of_gradients_and_steps(
+    tiny_model: Path, *, fresh: bool
+) -> None:
+    """What a step puts there is taken out; what a stage before had put there stays as it was."""
+    model, closed = directions(tiny_model, 0.9)
+    name, basis = next(iter(closed.items()))
+    weight = dict(model.named_modules())[name].lora_A["default"].weight
+    before = (weight @ basis).detach().clone()
+    held = KeepOut(
+        model, closed, {key: one[:, :0] for key, one in closed.items()} if fresh else None
+    )
+    kept = torch.zeros_like(before) if fresh else before
+    assert torch.allclose(weight @ basis, kept, atol=1e-5)
     weight.grad = torch.ones_like(weight)
     held.on_pre_optimizer_step(None, None, None)
     assert (weight.grad @ basis).abs().max() < 1e-4
     assert weight.grad.abs().max() > 0.01
     weight.data.add_(1.0)
     held.on_step_end(None, None, None)
-    assert (weight @ basis).abs().max() < 1e-4
+    assert torch.allclose(weight @ basis, kept, atol=1e-4)
 
 
 def test_a_stage_that_is_kept_out_learns_more_for_what_it_costs(

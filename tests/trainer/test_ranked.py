@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from core.jobs import ChatMessage
-from trainer.ranked import Asked, Option, anchor_pairs, better_and_worse, length_z
+from trainer.ranked import (
+    Asked,
+    Option,
+    anchor_pairs,
+    better_and_worse,
+    length_z,
+    stuck_pairs,
+)
 
 PROMPT = (ChatMessage(role="user", content="Hi"),)
 
@@ -39,6 +46,22 @@ def test_a_broken_reply_teaches_neither_side(text: str) -> None:
     """Repetition and replies of a word or two are left out."""
     one = asked("one two three four", text)
     assert better_and_worse([one], [np.array([1.0, 0.0])], most=9, any_length=True) == []
+
+
+def test_to_be_stuck_is_worse_than_the_reply_it_starts_like() -> None:
+    """One pair in eight is had again, with the better reply's first words over and over."""
+    two = asked("I am so glad to hear it today", "seven eight nine ten eleven twelve")
+    pairs = better_and_worse([two] * 16, [np.array([1.0, 0.0])] * 16, most=16, any_length=True)
+    found = stuck_pairs(pairs, seed=0)
+    assert len(found) == 2
+    for pair in found:
+        worse = pair.rejected.split()
+        assert pair.chosen == "I am so glad to hear it today"
+        assert len(worse) == len(pair.chosen.split())
+        assert worse[:2] == ["I", "am"]
+        assert worse.count("I") > 1
+        assert not pair.rejected_complete
+    assert stuck_pairs(pairs[:7], seed=0) == []
 
 
 def test_what_the_base_says_first_is_held_on_to() -> None:
