@@ -57,8 +57,8 @@ Floats = NDArray[np.float64]
 class Lesson:
     """What the votes became: ranked pairs, the reward that ranked them, and its figures.
 
-    `anchors` hold on to what the base knows: an adapter is kept out of what they use, and every
-    other one is trained on beside the pairs.
+    `anchors` hold on to what the base knows: an adapter is kept out of what they use, and they are
+    trained on beside the pairs.
     """
 
     pairs: list[PairExample]
@@ -69,7 +69,7 @@ class Lesson:
     @property
     def taught(self) -> list[PairExample]:
         """Return what is trained on."""
-        return [*self.pairs, *_taught(self.anchors)]
+        return [*self.pairs, *self.anchors]
 
 
 def read_lesson(directory: Path) -> Lesson | None:
@@ -79,11 +79,6 @@ def read_lesson(directory: Path) -> Lesson | None:
     pairs, anchors = _read_pairs(directory / _PAIRS), _read_pairs(directory / _ANCHORS)
     found = RewardFigures.model_validate_json((directory / _FIGURES).read_bytes())
     return Lesson(pairs, anchors, Reward.load(directory / _REWARD), found)
-
-
-def _taught(anchors: list[PairExample]) -> list[PairExample]:
-    """Return every other one: more would take time from what people said."""
-    return anchors[::2]
 
 
 def _read_pairs(path: Path) -> list[PairExample]:
@@ -179,7 +174,7 @@ class Teacher:
             length_z=z,
             prompts=len(draws.asked),
             drawn=sum(len(one.options) for one in draws.asked),
-            pairs=len(pairs) + len(_taught(draws.anchors)),
+            pairs=len(pairs) + len(draws.anchors),
             contrary=sorted(contrary),
         )
         return Lesson(pairs, draws.anchors, reward, found)

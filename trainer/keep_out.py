@@ -23,7 +23,7 @@ from trainer.scoring import Scored
 
 TOKENS = 512
 """Tokens that are looked at, of all the texts together."""
-STEP_FACTOR = 1.75
+STEP_FACTOR = 1.5
 """How much larger steps are than those of an adapter that may learn everywhere, whose inputs are
 seen whole (docs/experiments.md)."""
 FIRST_LENGTH = 3**-0.5
