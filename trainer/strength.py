@@ -26,7 +26,7 @@ from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Systems, Texts
 
 TUNESET = "tuneset.jsonl"
-STRENGTHS = (1.0, 0.6, 0.35)
+STRENGTHS = (1.0, 0.6, 0.4, 0.25)
 MOST_LOST = 1
 """Questions, of about twenty, that may be lost."""
 STEADY = 0.7

@@ -105,9 +105,8 @@ def train_stage(
     watch = _Watch(on_step, enough or math.inf)
     trainer.add_callback(watch)
     if kept_out is not None:
-        own = [example for example in examples if example not in plain]
-        start = own if before is None else []
-        trainer.add_callback(_keep_out(trainer.model, spec, kept_out, encoder, plain, start))
+        own = [] if before else [example for example in examples if example not in plain]
+        trainer.add_callback(_keep_out(trainer.model, spec, kept_out, encoder, plain, own))
     trainer.add_callback(CheckpointEvery(checkpoint_s))
     checkpoint = newest_whole_checkpoint(scratch) if resume else None
     began = time.monotonic()
@@ -117,14 +116,11 @@ def train_stage(
     metrics = {
         **fit.as_dict(),
         "examples": laid.examples,
-        "steps": trainer.state.global_step,
         "batch_size": order.batch_size,
         "reference_s": round(reference_s, 3),
         "train_s": round(train_s, 3),
         "examples_per_s": round(done / (reference_s + train_s), 3),
-        "first_loss": watch.losses[0] if watch.losses else None,
-        "last_loss": _mean(watch.losses[-5:]),
-        "last_margin": _mean(watch.margins[-5:]),
+        **watch.figures(trainer.state.global_step),
     }
     return Trained(trainer.model, metrics)
 
@@ -167,6 +163,15 @@ class _Watch(TrainerCallback):
         self._enough = enough
         self.losses: list[float] = []
         self.margins: list[float] = []
+
+    def figures(self, steps: int) -> dict[str, Any]:
+        """Return how the stage went in so many steps; a loss is None where none was taken."""
+        return {
+            "steps": steps,
+            "first_loss": self.losses[0] if self.losses else None,
+            "last_loss": _mean(self.losses[-5:]),
+            "last_margin": _mean(self.margins[-5:]),
+        }
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any

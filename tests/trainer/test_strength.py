@@ -80,7 +80,7 @@ def test_an_adapter_that_forgets_is_weakened_as_far_as_it_goes(
     model, texts = world(tiny_model, 50.0)
     found = choose_strength(model, texts)
     assert found.value == STRENGTHS[-1]
-    assert list(found.tried) == [1.0, 0.6]
+    assert list(found.tried) == [1.0, 0.4]
     assert min(cost.lost for cost in found.tried.values()) > strength.MOST_LOST
 
 
