@@ -1,8 +1,10 @@
 # Two commands are all it takes: `make run` and `make test`. Each does its own set-up.
-# PYTHON=... picks the interpreter; TORCH="torch==2.13.0" another torch build; ARGS="..." goes to the program.
+# PYTHON=... picks the interpreter; TORCH="torch==2.13.0" another torch build; ARGS="..." goes to the program;
+# WORKERS=0 runs the tests one after the other.
 .PHONY: help run demo test lint format bench bench-setup clean setup-run setup-dev
 PY = .venv/bin/python
 ARGS ?=
+WORKERS ?= 2
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -14,7 +16,7 @@ demo: setup-run ## watch the whole loop once, with a simulated community
 	@.venv/bin/thumbtune demo $(ARGS)
 
 test: setup-dev ## run the tests
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup-dev ## style, types and layers
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

@@ -1,4 +1,4 @@
-"""Best of n: fit a reward model to what people said, and rank the base's own replies by it.
+"""Best of n: fit a reward model to what people said, and rank the bot's own replies by it.
 
 The pairs this gives are what the DPO stage of a `bon` recipe learns from (Nakano et al. 2021 rank
 by a reward model at each reply; here an adapter learns to do without). What is found out about the
@@ -7,7 +7,8 @@ votes on the way goes into the report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from trainer.ranked import (
     better_and_worse,
     length_z,
     stuck_pairs,
+    with_voted,
 )
 from trainer.reward import Opinions, Reward, Rows, contrary_people, fit_reward, out_of_fold
 from trainer.scoring import Scored, Texts
@@ -164,7 +166,10 @@ class Teacher:
         reward, judged = fit_reward(said), foretold(said, self.spec.seed)
         z = _length_z([example for example in examples if example.person not in contrary])
         about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
-        pairs = self._ranked(draws, reward, any_length=about_length)
+        voted = _voted(
+            [one for one in examples if one.person not in contrary], reward.score(said.votes)
+        )
+        pairs = self._ranked(draws, reward, voted, any_length=about_length)
         pairs += stuck_pairs(pairs, self.spec.seed)
         found = RewardFigures(
             accuracy=figures.person_bootstrap(figures.accuracy, judged, self.spec.seed),
@@ -179,13 +184,19 @@ class Teacher:
         )
         return Lesson(pairs, draws.anchors, reward, found)
 
-    def _ranked(self, draws: Draws, reward: Reward, *, any_length: bool) -> list[PairExample]:
+    def _ranked(
+        self,
+        draws: Draws,
+        reward: Reward,
+        voted: Mapping[str, Mapping[Option, float]],
+        *,
+        any_length: bool,
+    ) -> list[PairExample]:
         """Return better replies beside worse ones."""
         rows = [(one.prompt, option) for one in draws.asked for option in one.options]
-        scores = reward.score(_with_style(draws.states, rows))
+        scores = draws.of_each(reward.score(_with_style(draws.states, rows)))
         return better_and_worse(
-            draws.asked,
-            draws.of_each(scores),
+            *with_voted(draws.asked, scores, voted),
             most=effort_of(self.spec).pairs,
             any_length=any_length,
         )
@@ -241,6 +252,15 @@ def _counts(examples: Sequence[Example]) -> tuple[int, int]:
     """Return how many votes and how many pairs there are."""
     votes = sum(isinstance(example, VoteExample) for example in examples)
     return votes, sum(isinstance(example, PairExample) for example in examples)
+
+
+def _voted(examples: Sequence[Example], rewards: Floats) -> dict[str, dict[Option, float]]:
+    """Return the rewards of the replies voted on, each once, by the words of their prompts."""
+    votes = [one for one in examples if isinstance(one, VoteExample)]
+    found = defaultdict[str, dict[Option, float]](dict)
+    for vote, reward in zip(votes, rewards.tolist(), strict=True):
+        found[prompt_key(vote)][Option(vote.completion, vote.complete)] = reward
+    return found
 
 
 def foretold(said: Opinions, seed: int) -> Judged:

@@ -25,6 +25,7 @@ from core.jobs import (
     Example,
     JobSpec,
     PairExample,
+    VoteExample,
     read_examples,
     write_examples,
 )
@@ -88,11 +89,16 @@ class Draws:
 
 
 def prompts_to_ask(spec: JobSpec, examples: Sequence[Example]) -> list[Prompt]:
-    """Return which prompts of these examples the base is to answer."""
-    prompts = list({prompt_key(example): example.prompt for example in examples}.values())
-    count = min(len(prompts), effort_of(spec).prompts)
-    chosen = sorted(random.Random(spec.seed).sample(range(len(prompts)), count))
-    return [prompts[place] for place in chosen]
+    """Return which prompts of these examples the base is to answer, those of liked replies first.
+
+    A liked reply is one more to learn from (see trainer.ranked), and what people like is rare.
+    """
+    prompts = {prompt_key(example): example.prompt for example in examples}
+    liked = {prompt_key(one) for one in examples if isinstance(one, VoteExample) and one.label}
+    order = random.Random(spec.seed).sample(list(prompts), len(prompts))
+    order.sort(key=lambda key: key not in liked)
+    chosen = set(order[: effort_of(spec).prompts])
+    return [prompt for key, prompt in prompts.items() if key in chosen]
 
 
 @dataclass

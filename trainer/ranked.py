@@ -1,17 +1,18 @@
-"""Pairs to learn from: the base's own replies to people's prompts, a better one against a worse.
+"""Pairs to learn from: the bot's own replies to people's prompts, a better one against a worse.
 
-Better and worse are by the reward model (trainer.reward). What an adapter learns from such pairs is
-what the base can say already, only more or less often: no phrase that somebody planted and no
-person's own words stand in them. Unless the votes themselves are about length, the two replies of a
-pair are of like length and end alike, so that length is not learnt by chance. Knows no models.
+Better and worse are by the reward model (trainer.reward), among what the base draws anew and what
+was voted on. What an adapter learns from such pairs is what the bot can say already, only more or
+less often: both replies are to one prompt, and no person's own words stand in them. Unless the
+votes themselves are about length, the two replies of a pair are of like length and end alike, so
+that length is not learnt by chance. Knows no models.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, cycle, islice
+from itertools import cycle, islice, permutations
 from math import log
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from core.jobs import ChatMessage, PairExample
 from trainer.figures import pairs_z, repeated_share, together, votes_z
+from trainer.split import words_of
 
 MOST_REPEATED = 0.25
 """A reply with a larger share of repeated words in a row teaches neither side."""
@@ -29,12 +31,19 @@ LENGTH_MATTERS = 3.3
 """Standard errors by which liked and disliked replies must differ in length for votes to be about
 it: by chance once in a thousand. Length must also tell as much as everything together does: who
 likes no lists likes shorter replies too, without asking for them."""
+REPEATED_COST = 5.0
+"""Log-odds that a reply loses by repeating itself, times the share that is repeated: who is taught
+that a fifth may be, says everything twice in the end."""
+PER_PROMPT = 3
+"""Pairs of one prompt, at most: a liked reply says more against several than a doubtful one."""
 STUCK_SHARE = 8
 """Of so many pairs one is had again with a worse side that is stuck."""
 STUCK_WORDS = (2, 6)
 """How many words such a side says over and over: at least, at most."""
 TEACHER = "reward"
 """Who such a pair is by."""
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +59,14 @@ class Option:
         return len(self.text.split())
 
     @property
+    def repeated(self) -> float:
+        """Return the share of its three words in a row that stood in it before."""
+        return repeated_share([hash(word) for word in self.text.lower().split()], 3)
+
+    @property
     def sound(self) -> bool:
         """Whether it says something, and not the same over and over."""
-        repeated = repeated_share([hash(word) for word in self.text.lower().split()], 3)
-        return self.words >= FEWEST_WORDS and repeated <= MOST_REPEATED
+        return self.words >= FEWEST_WORDS and self.repeated <= MOST_REPEATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +77,49 @@ class Asked:
     options: tuple[Option, ...]
 
 
+def with_voted(
+    asked: Sequence[Asked],
+    rewards: Sequence[Floats],
+    voted: Mapping[str, Mapping[Option, float]],
+) -> tuple[list[Asked], list[Floats]]:
+    """Return the prompts with the replies among the options that were voted on, and the rewards.
+
+    `voted` holds the rewards of such replies by the words of their prompts.
+    """
+    said = [voted.get(words_of(one.prompt), {}) for one in asked]
+    options = [
+        Asked(one.prompt, (*one.options, *more)) for one, more in zip(asked, said, strict=True)
+    ]
+    scores = [np.append(own, [*more.values()]) for own, more in zip(rewards, said, strict=True)]
+    return options, scores
+
+
 def better_and_worse(
     asked: Sequence[Asked],
-    rewards: Sequence[NDArray[np.float64]],
+    rewards: Sequence[Floats],
     *,
     most: int,
     any_length: bool,
 ) -> list[PairExample]:
-    """Return the `most` pairs whose rewards are furthest apart, at most one for each prompt.
+    """Return the `most` pairs that say most, in the order asked, PER_PROMPT of a prompt at most.
 
-    `rewards` holds one for each option of each prompt. In the order asked.
+    `rewards` holds the log-odds r of a 👍 for each option of each prompt; a reply that repeats
+    itself loses some. A pair says σ(r) - σ(r'): how many more would like the better reply. Where
+    few are liked at all, pairs chosen by r - r' are mostly of a usual reply and an odd one.
     """
     found = []
     for place, (one, scores) in enumerate(zip(asked, rewards, strict=True)):
+        repeated = np.array([option.repeated for option in one.options])
+        liked = 1 / (1 + np.exp(REPEATED_COST * repeated - scores))
         pairs = [
-            (abs(float(scores[i] - scores[j])), (i, j) if scores[i] > scores[j] else (j, i))
-            for i, j in combinations(range(len(one.options)), 2)
-            if _comparable(one.options[i], one.options[j], any_length)
+            (float(liked[i] - liked[j]), place, i, j)
+            for i, j in permutations(range(len(one.options)), 2)
+            if liked[i] > liked[j] and _comparable(one.options[i], one.options[j], any_length)
         ]
-        if pairs:
-            apart, (better, worse) = max(pairs)
-            found.append((apart, place, one.options[better], one.options[worse]))
-    told = sorted(found, key=lambda pair: -pair[0])[:most]
+        found += sorted(pairs, reverse=True)[:PER_PROMPT]
+    told = sorted(found, reverse=True)[:most]
     return [
-        _pair(asked[place], better, worse)
+        _pair(asked[place], asked[place].options[better], asked[place].options[worse])
         for _, place, better, worse in sorted(told, key=lambda pair: pair[1])
     ]
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.jobs import Example, VoteExample
+from core.jobs import ChatMessage, Example, VoteExample
 
 MIN_PEOPLE = 3
 """With fewer people holding one out whole would cost too much of the data."""
@@ -73,9 +73,13 @@ def split_examples(examples: Sequence[Example], *, held_out_share: float, seed: 
 
 
 def prompt_key(example: Example) -> str:
-    """Return what makes two prompts the same: their words, without system message, case and
-    spacing."""
-    spoken = (message for message in example.prompt if message.role != "system")
+    """Return what makes the prompts of two examples the same."""
+    return words_of(example.prompt)
+
+
+def words_of(prompt: Sequence[ChatMessage]) -> str:
+    """Return the words of a prompt, without system message, case and spacing."""
+    spoken = (message for message in prompt if message.role != "system")
     return "\n".join(
         f"{message.role}: {' '.join(message.content.casefold().split())}" for message in spoken
     )

@@ -3,7 +3,8 @@
 Cells that are finished are never run again and an interrupted grid goes on where it stopped; two
 are worked on side by side, on one thread each. `--quick` is two cells, within a quarter of an hour
 on two cores; the whole grid takes hours there. The figures of every cell are kept in `figures.json`
-in the directory of the cells; `--report` writes docs/learning.md from them and runs nothing.
+in the directory of the cells; `--report` adds them to docs/learning.json, writes docs/learning.md
+from that and runs nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from benchmarks.learning.cells import Cell
 from benchmarks.learning.grid import (
     ALL_ARMS,
+    FIGURES,
     QUICK,
     as_object,
     has_instructions,
@@ -30,9 +32,11 @@ from benchmarks.learning.grid import (
     read_figures,
     tasks_of,
     wanted_cells,
+    write_figures,
 )
 from benchmarks.learning.instructions import DATA, read_choice
 from benchmarks.learning.measure import Figures, by_arm, mean_interval
+from benchmarks.learning.page import PAGE
 from benchmarks.learning.queue import work_off
 from benchmarks.learning.report import write_report
 from benchmarks.learning.tastes import TASTES
@@ -41,6 +45,8 @@ from trainer.recipes import RECIPES
 
 SEEDS = (0, 1)
 AT_ONCE = 2
+MEASURED = PAGE.with_suffix(".json")
+"""The figures of every cell that was reported, on this machine or another."""
 _HEAD = (
     "arm", "taste", "seed", "recipe", "base", "liked", "interval", "words", "keep-set", "IFEval",
     "gate",
@@ -52,7 +58,9 @@ def main() -> int:
     options = _parse()
     home = options.directory / ("quick" if options.quick else "full")
     if options.report:
-        write_report(read_figures(home), read_choice(home))
+        found = read_figures(MEASURED) | read_figures(home / FIGURES)
+        write_report(found, read_choice(home))
+        write_figures(found, MEASURED)
         return 0
     if options.data:
         os.environ[DATA] = str(options.data.resolve())

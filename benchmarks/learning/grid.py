@@ -1,7 +1,8 @@
 """The grid: which cells there are, the directories they start from, and what is left to do of them.
 
 The figures of finished cells are kept in `figures.json`, those of earlier runs with them as long as
-their directories are there. Trains nothing itself.
+their directories are there; what is reported, wherever it was measured, in docs/learning.json.
+Trains nothing itself.
 """
 
 from __future__ import annotations
@@ -118,14 +119,19 @@ def measure_cells(cells: Sequence[Cell], home: Path) -> Found:
 
 def keep_figures(found: Found, home: Path) -> Found:
     """Add figures to those kept; return all that are kept."""
-    known = {c: f for c, f in read_figures(home).items() if (home / c.name).exists()} | found
-    write_atomic(home / FIGURES, json.dumps(as_object(known), indent=1))
+    before = read_figures(home / FIGURES)
+    known = {c: f for c, f in before.items() if (home / c.name).exists()} | found
+    write_figures(known, home / FIGURES)
     return known
 
 
-def read_figures(home: Path) -> Found:
+def write_figures(found: Found, path: Path) -> None:
+    """Write figures to a file, whole or not at all."""
+    write_atomic(path, json.dumps(as_object(found), indent=1) + "\n")
+
+
+def read_figures(path: Path) -> Found:
     """Return the figures kept; those that an older version of this benchmark kept are left out."""
-    path = home / FIGURES
     rows = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else {}
     known = Figures.__dataclass_fields__.keys() | Cell.__dataclass_fields__.keys()
     return {

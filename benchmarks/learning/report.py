@@ -53,7 +53,7 @@ def write_report(found: Found, choice: Choice | None = None, *, page: Path = PAG
         "",
         "![Like-rates by votes](learning-votes.svg)",
         "",
-        *_section("What it costs", [*costs_table(arms), "", instructed_sentence(choice)]),
+        *_section("What it costs", [*costs_table(arms), "", instructed_sentence(choice, found)]),
         "![What is won against what is lost](learning-costs.svg)",
         "",
         *_section("The gate", [*gate_table(arms), "", *gate_sentences(found)]),
@@ -147,10 +147,11 @@ def gate_sentences(found: Cells) -> list[str]:
     ]
 
 
-def instructed_sentence(choice: Choice | None) -> str:
+def instructed_sentence(choice: Choice | None, found: Cells) -> str:
     """Say what the figure IFEval stands on, and what would pass without following anything."""
     if choice is None:
-        return "IFEval's prompts were not there."
+        asked = any(one.ifeval is not None for one in found.values())
+        return "" if asked else "IFEval's prompts were not there."
     return (
         f"IFEval: the {len(choice.prompts)} of {choice.of} easy prompts that the base passes in "
         f"every trial; a bare echo of the prompt passes {choice.echo:.2f} of them, one short "

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from benchmarks.learning.cells import Cell
-from benchmarks.learning.grid import Found, keep_figures, read_figures
+from benchmarks.learning.grid import FIGURES, Found, keep_figures, read_figures
 from benchmarks.learning.instructions import Choice
 from benchmarks.learning.measure import Figures, by_arm
 from benchmarks.learning.page import PAGE, write_part
@@ -132,12 +132,14 @@ def test_the_gate_is_judged_by_kind() -> None:
 
 
 def test_what_was_not_asked_is_not_shown_as_nothing() -> None:
-    """Without IFEval its column is a dash, and the report says so."""
+    """Without IFEval its column is a dash, and the report says so; of figures that were measured
+    elsewhere nothing is said of what was asked."""
     unasked = {cell: replace(one, ifeval=None) for cell, one in found().items()}
     assert "0.90 → 0.80" in costs_table(by_arm(found()))[2]
     assert "0.90" not in costs_table(by_arm(unasked))[2]
-    assert "were not there" in instructed_sentence(None)
-    assert "0 of 63" in instructed_sentence(Choice([], 63, 0.9, 0.5, []))
+    assert "were not there" in instructed_sentence(None, unasked)
+    assert instructed_sentence(None, found()) == ""
+    assert "0 of 63" in instructed_sentence(Choice([], 63, 0.9, 0.5, []), found())
 
 
 def test_figures_of_earlier_runs_are_kept(tmp_path: Path) -> None:
@@ -147,13 +149,13 @@ def test_figures_of_earlier_runs_are_kept(tmp_path: Path) -> None:
         (tmp_path / cell.name).mkdir()
     keep_figures(dict([first, third]), tmp_path)
     assert keep_figures(dict([second]), tmp_path) == dict([first, second])
-    assert read_figures(tmp_path) == dict([first, second])
+    assert read_figures(tmp_path / FIGURES) == dict([first, second])
 
 
 def test_figures_of_an_older_shape_are_left_out(tmp_path: Path) -> None:
     """What was kept before a figure was added is measured anew, not guessed."""
-    (tmp_path / "figures.json").write_text('{"cells": {"a": {"like": 0.5}}}', encoding="utf-8")
-    assert read_figures(tmp_path) == {}
+    (tmp_path / FIGURES).write_text('{"cells": {"a": {"like": 0.5}}}', encoding="utf-8")
+    assert read_figures(tmp_path / FIGURES) == {}
 
 
 def test_membership_shows_both_differences() -> None:

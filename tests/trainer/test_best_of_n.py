@@ -65,8 +65,8 @@ def lesson_of(own: Teacher, work: Path) -> Lesson:
     return own.teach(votes(), own.draws(votes(), work / DRAWS, print), print)
 
 
-def test_a_lesson_is_pairs_of_the_bases_own_replies(tiny_model: Path, tmp_path: Path) -> None:
-    """Nobody's words stand in them; kept on disk, the lesson comes back as it was."""
+def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: Path) -> None:
+    """Drawn anew or voted on; kept on disk, the lesson comes back as it was."""
     told: list[float] = []
     spec = job_spec(tiny_model, BON, **SMALL)
     own = teacher(spec)
@@ -76,7 +76,10 @@ def test_a_lesson_is_pairs_of_the_bases_own_replies(tiny_model: Path, tmp_path: 
     )
     assert lesson.pairs
     assert {pair.person for pair in lesson.pairs} == {TEACHER}
-    assert not {"and you there?", "it is as it is"} & {pair.chosen for pair in lesson.pairs}
+    drawn = {option.text for one in draws.asked for option in one.options}
+    said = {text for pair in lesson.pairs for text in (pair.chosen, pair.rejected)}
+    assert said <= drawn | {"and you there?", "it is as it is"}
+    assert "and you there?" in {pair.chosen for pair in lesson.pairs}
     assert lesson.figures.p_value < 0.01
     assert (lesson.figures.tested, lesson.figures.accuracy.n) == (24, 16)
     assert lesson.figures.drawn == 32

@@ -7,15 +7,18 @@ import pytest
 
 from core.jobs import ChatMessage
 from trainer.ranked import (
+    PER_PROMPT,
     Asked,
     Option,
     anchor_pairs,
     better_and_worse,
     length_z,
     stuck_pairs,
+    with_voted,
 )
 
-PROMPT = (ChatMessage(role="user", content="Hi"),)
+PROMPT = (ChatMessage(role="user", content=" HI"),)
+OTHER = (ChatMessage(role="user", content="Bye"),)
 
 
 def asked(*texts: str, complete: bool = True) -> Asked:
@@ -29,6 +32,37 @@ def test_the_best_stands_against_the_worst() -> None:
     (pair,) = better_and_worse([three, three], rewards, most=1, any_length=False)
     assert (pair.chosen, pair.rejected) == ("four five six", "seven eight nine")
     assert pair.feedback_ids == []
+
+
+def test_a_reply_that_is_likely_to_be_liked_comes_before_an_odd_one() -> None:
+    """Between two usual replies and an odd one, and two of which one is liked, the liked one is
+    learnt from, though its reward is less far from the other's.
+    """
+    odd, liked = asked("one two three", "four five six"), asked("ten two three", "ten five six")
+    rewards = [np.array([-2.0, -6.0]), np.array([1.0, -1.5])]
+    (pair,) = better_and_worse([odd, liked], rewards, most=1, any_length=False)
+    assert (pair.chosen, pair.rejected) == ("ten two three", "ten five six")
+
+
+def test_a_reply_that_was_voted_on_is_one_more_to_choose_from() -> None:
+    """It stands beside the draws of its own prompt, however that is spelled, and of no other."""
+    own, other = asked("one two three", "four five six"), Asked(OTHER, asked("a b c").options)
+    said = {"user: hi": {Option("seven eight nine", True): 2.0}}
+    options, rewards = with_voted([own, other], [np.array([0.0, -1.0]), np.array([0.5])], said)
+    assert [len(one.options) for one in options] == [3, 1]
+    assert [list(scores) for scores in rewards] == [[0.0, -1.0, 2.0], [0.5]]
+    (pair,) = better_and_worse(options, rewards, most=1, any_length=False)
+    assert (pair.chosen, pair.rejected) == ("seven eight nine", "four five six")
+
+
+def test_one_prompt_does_not_take_every_pair() -> None:
+    """A liked reply stands against several others, but against so many only."""
+    many = asked("ten two three", *(f"word{n} five six" for n in range(6)))
+    rewards = [np.array([2.0, -1, -1.1, -1.2, -1.3, -1.4, -1.5]), np.array([0.2, 0.1])]
+    two = asked("one two three", "four five six")
+    pairs = better_and_worse([many, two], rewards, most=9, any_length=False)
+    assert [pair.chosen for pair in pairs] == ["ten two three"] * PER_PROMPT + ["one two three"]
+    assert {pair.rejected for pair in pairs[:-1]} == {f"word{n} five six" for n in (3, 4, 5)}
 
 
 def test_length_is_not_learnt_by_chance() -> None:
@@ -46,6 +80,13 @@ def test_a_broken_reply_teaches_neither_side(text: str) -> None:
     """Repetition and replies of a word or two are left out."""
     one = asked("one two three four", text)
     assert better_and_worse([one], [np.array([1.0, 0.0])], most=9, any_length=True) == []
+
+
+def test_who_repeats_himself_is_liked_less() -> None:
+    """Of two replies of equal reward the one that says nothing twice is the better."""
+    twice = asked("so it is and so it is no more at all", "so it is and then it was no more at all")
+    (pair,) = better_and_worse([twice], [np.array([0.1, 0.0])], most=9, any_length=False)
+    assert pair.chosen == "so it is and then it was no more at all"
 
 
 def test_to_be_stuck_is_worse_than_the_reply_it_starts_like() -> None:
