@@ -26,8 +26,8 @@ from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Systems, Texts
 
 TUNESET = "tuneset.jsonl"
-STRENGTHS = (1.0, 0.6, 0.4, 0.25)
-MOST_LOST = 1
+STRENGTHS = (1.0, 0.8, 0.6, 0.4, 0.25)
+MOST_LOST = 2
 """Questions, of about twenty, that may be lost."""
 STEADY = 0.7
 """The temperature at which the base must answer a question well, too: many greedy answers turn at
