@@ -93,7 +93,7 @@ class Stage(_Format):
     """One trainer run in the job; stages follow one another on the same LoRA weights.
 
     `epochs` may be a fraction. `learning_rate` is the peak of a schedule with 10 % warm-up. `on`
-    says what is learnt from: the examples themselves, or pairs of the base's own replies, ranked by
+    says what is learnt from: the examples themselves, or pairs of the bot's own replies, ranked by
     a reward model of the examples (DPO only). `stop_margin` ends a DPO stage early: where chosen
     replies have become that many nats likelier against rejected ones, what follows costs more than
     it teaches. With `keep_known` the adapter is weakened after the stage until plain questions are

@@ -164,11 +164,9 @@ class Teacher:
         contrary = contrary_people(trained)
         said = trained.without(contrary)
         reward, judged = fit_reward(said), foretold(said, self.spec.seed)
-        z = _length_z([example for example in examples if example.person not in contrary])
+        heard = [example for example in examples if example.person not in contrary]
+        z, voted = _length_z(heard), _voted(heard, reward.score(said.votes))
         about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
-        voted = _voted(
-            [one for one in examples if one.person not in contrary], reward.score(said.votes)
-        )
         pairs = self._ranked(draws, reward, voted, any_length=about_length)
         pairs += stuck_pairs(pairs, self.spec.seed)
         found = RewardFigures(
