@@ -75,6 +75,14 @@ async def until_step(directory: Path, step: int = 1) -> None:
             await asyncio.sleep(0.05)
 
 
+async def kept_part(box: Box) -> Path:
+    """Return the file that arrived in part, once rsync there has noticed and put it by."""
+    async with asyncio.timeout(60):
+        while not (found := list(box.directory.glob("base/*/.rsync-partial/*"))):
+            await asyncio.sleep(0.05)
+    return found[0]
+
+
 def run_there(box: Box, directory: Path) -> Path:
     """Make the directory there in which this job runs."""
     run = box.directory / "runs" / f"{directory.name}-{sha256_file(directory / JOB)[:12]}"
@@ -273,7 +281,7 @@ async def test_a_base_cut_in_the_middle_is_sent_on(
     box.line.cut_after = 5_000_000
     handle = await submit(there, directory)
     await until_said(directory, f"no connection to {HOST}; trying again")
-    partial = next(box.directory.glob("base/*/.rsync-partial/*"))
+    partial = await kept_part(box)
     assert partial.stat().st_size > 1_000_000
     await there.release(handle)
     box.line.mend()
