@@ -76,7 +76,7 @@ def _plan(directory: Path, options: argparse.Namespace) -> None:
     _, base = default_world()
     prompts, _ = split_prompts()
     prompts = prompts[:PROMPTS]
-    pool = load_pool(Path("var/learning/pool.jsonl"), prompts, 1, lambda done, count: None)
+    pool = load_pool(Path("var/learning/pool.jsonl"), prompts, 1)
     world = World(prompts, pool)
     shown = list(world.shown(options.seed, draws=(0,)))
     rest = World([reply.prompt for reply in shown[CORRECTIONS:]], pool)

@@ -87,7 +87,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--arms", default=",".join(ALL_ARMS), help="some of them, with commas")
     parser.add_argument("--recipe", choices=RECIPES, default="auto", help="of every cell")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="with commas")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick and options.report:
+        parser.error("--report is of the whole grid's cells; those of --quick are not like them")
+    return options
 
 
 def _cells(options: argparse.Namespace) -> list[Cell]:

@@ -68,7 +68,7 @@ def make_cells(cells: Sequence[Cell], home: Path, *, quick: bool) -> None:
     settings, base = default_world()
     train, unseen = (QUICK_PROMPTS, QUICK_UNSEEN) if quick else (TRAIN, UNSEEN)
     prompts, asked = split_prompts(train, unseen)
-    pool = load_pool(home.parent / "pool.jsonl", prompts, 1 if quick else 2, _tell_pool)
+    pool = load_pool(home.parent / "pool.jsonl", prompts, 1 if quick else 2)
     world = World(prompts, pool)
     for cell in cells:
         if cell.arm == TWO_ROUNDS:
@@ -173,8 +173,3 @@ def _task(home: Path, cell: Cell, drawn: Sequence[Task]) -> Task:
     first = home / first_of(cell).name
     argument = f"round={round_directory(home, cell)}"
     return Task(argument, home / cell.name / DRAWN, (first / DRAWN,))
-
-
-def _tell_pool(done: int, count: int) -> None:
-    if done % 50 == 0 or done == count:
-        print(f"the base's replies: {done} of {count}", file=sys.stderr, flush=True)

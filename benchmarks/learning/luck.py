@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,17 +31,20 @@ from core.jobs import VoteExample
 from core.sections import GateSettings
 from core.settings import Settings
 from trainer.best_of_n import Floats, Teacher
+from trainer.draws import Prompt
 from trainer.luck import chance_of_luck
 from trainer.plan import plan_training
 from trainer.ranked import Option
-from trainer.reward import Opinions, Rows
-from trainer.split import prompt_key
 
 HONEST, SHUFFLED = "votes-240", "shuffled-240"
 KEPT = "luck.json"
 
 Chances = dict[str, float]
 """p by taste, arm and seed, as a cell is named."""
+
+
+def _quiet(done: float) -> None:
+    """Tell nothing: a community is read in seconds."""
 
 
 def main() -> None:
@@ -61,17 +64,17 @@ def measure(seeds: Sequence[int], directory: Path) -> Chances:
     """Return p of every taste, arm and seed; what is found is kept in the directory."""
     settings, _ = default_world()
     prompts, _ = split_prompts()
-    world = World(prompts, load_pool(directory / "pool.jsonl", prompts, 2, lambda done, of: None))
+    world = World(prompts, load_pool(directory / "pool.jsonl", prompts, 2))
     kept = directory / KEPT
     found: Chances = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    reader = Reader(default_teacher())
+    reader = Reader(default_teacher().drawer)
     for seed in seeds:
         for taste in TASTES:
             for arm in (HONEST, SHUFFLED):
                 name = f"{taste}-{arm}-s{seed}"
                 if name not in found:
                     votes = votes_of(arm, taste, world, seed, settings)
-                    found[name] = chance_of_luck(reader.opinions(votes), seed)
+                    found[name] = chance_of_luck(reader.opinions(votes, _quiet), seed)
                     write_atomic(kept, json.dumps(found, indent=1))
                     print(f"{name}: p {found[name]:.4f}", file=sys.stderr, flush=True)
     return found
@@ -86,33 +89,21 @@ def votes_of(
 
 
 @dataclass
-class Reader:
-    """Reads each reply once, whoever voted on it."""
+class Reader(Teacher):
+    """A teacher that reads each reply once, whoever voted on it."""
 
-    teacher: Teacher
     known: dict[tuple[str, Option], Floats] = field(default_factory=dict)
 
-    def opinions(self, votes: Sequence[VoteExample]) -> Opinions:
-        """Return votes as features."""
-        rows = [(vote.prompt, Option(vote.completion, vote.complete)) for vote in votes]
+    def features(
+        self, rows: Sequence[tuple[Prompt, Option]], on_progress: Callable[[float], None] = _quiet
+    ) -> Floats:
+        """Return the features of replies to prompts.  # (N, D)"""
         keys = [(prompt[-1].content, option) for prompt, option in rows]
         missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in self.known}
         if missing:
-            self.known |= zip(missing, self.teacher.features(list(missing.values())), strict=True)
-        features = np.array([self.known[key] for key in keys])
-        nothing = Rows([], [], np.zeros(0))
-        return Opinions(
-            votes=features,
-            labels=np.array([float(vote.label) for vote in votes]),
-            of_votes=Rows(
-                people=[vote.person for vote in votes],
-                prompts=[prompt_key(vote) for vote in votes],
-                weights=np.array([vote.weight for vote in votes]),
-            ),
-            chosen=features[:0],
-            rejected=features[:0],
-            of_pairs=nothing,
-        )
+            found = super().features(list(missing.values()), on_progress)
+            self.known |= zip(missing, found, strict=True)
+        return np.array([self.known[key] for key in keys])
 
 
 def table(found: Mapping[str, float], seeds: Sequence[int]) -> list[str]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,14 +28,17 @@ class BaseReply:
     complete: bool
 
 
-def load_pool(
-    path: Path, prompts: Sequence[str], draws: int, tell: Callable[[int, int], None]
-) -> dict[tuple[str, int], BaseReply]:
+def _tell(done: int, count: int) -> None:
+    if done % 50 == 0 or done == count:
+        print(f"the base's replies: {done} of {count}", file=sys.stderr, flush=True)
+
+
+def load_pool(path: Path, prompts: Sequence[str], draws: int) -> dict[tuple[str, int], BaseReply]:
     """Return the replies by (prompt, draw); what the file lacks is drawn and added to it."""
     pool = _read(path)
     missing = [(p, d) for d in range(draws) for p in prompts if (p, d) not in pool]
     if missing:
-        asyncio.run(_draw(path, pool, missing, tell))
+        asyncio.run(_draw(path, pool, missing))
     return {(p, d): pool[p, d] for d in range(draws) for p in prompts}
 
 
@@ -50,7 +54,6 @@ async def _draw(
     path: Path,
     pool: dict[tuple[str, int], BaseReply],
     missing: Sequence[tuple[str, int]],
-    tell: Callable[[int, int], None],
 ) -> None:
     settings, base = default_world()
     engine = await start_engine(settings, base)
@@ -75,7 +78,7 @@ async def _draw(
             file.write(json.dumps(asdict(reply)) + "\n")
             file.flush()
             done += 1
-            tell(done, len(missing))
+            _tell(done, len(missing))
 
         try:
             await asyncio.gather(*(ask(n, p, d) for n, (p, d) in enumerate(missing)))

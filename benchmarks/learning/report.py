@@ -142,8 +142,12 @@ def gate_sentences(found: Cells) -> list[str]:
     honest = [one.accepted for cell, one in found.items() if kinds[cell] not in (*ATTACKS, CHANCE)]
     chance = [not one.accepted for cell, one in found.items() if kinds[cell] == CHANCE]
     return [
-        f"* Honest communities: {_share(honest)} accepted.",
-        f"* Shuffled votes: {_share(chance)} refused.",
+        f"* {who}: {_share(hits)} {what}."
+        for who, hits, what in (
+            ("Honest communities", honest, "accepted"),
+            ("Shuffled votes", chance, "refused"),
+        )
+        if hits
     ]
 
 
@@ -328,8 +332,6 @@ def _bar(name: str, ones: Iterable[Figures]) -> Bar:
 
 
 def _share(hits: Sequence[bool]) -> str:
-    if not hits:
-        return "none measured,"
     return f"{sum(hits)} of {len(hits)} ({_wilson(sum(hits), len(hits))})"
 
 

@@ -19,18 +19,16 @@ from trainer.scoring import Texts
 def test_a_reply_is_read_once_and_as_a_run_reads_it(tiny_model: Path) -> None:
     """Shuffled votes are over the same replies; their features are those of a run's votes."""
     spec = job_spec(Path(small_base(tiny_model)[2]), DPO)
-    teacher = Teacher(
-        Drawer(spec, load_base(spec).eval(), Texts(load_tokenizer(spec), spec.max_length))
-    )
-    reader = Reader(teacher)
+    drawer = Drawer(spec, load_base(spec).eval(), Texts(load_tokenizer(spec), spec.max_length))
+    reader = Reader(drawer)
     honest, shuffled = (
         votes_of(arm, TASTE, small_world(), 0, small_settings()) for arm in (HONEST, SHUFFLED)
     )
-    said = reader.opinions(honest)
+    said = reader.opinions(honest, print)
     read = len(reader.known)
-    reader.opinions(shuffled)
+    reader.opinions(shuffled, print)
     assert len(reader.known) == read <= len(honest)
-    as_run = teacher.opinions(honest, lambda done: None)
+    as_run = Teacher(drawer).opinions(honest, print)
     assert np.allclose(said.votes, as_run.votes, atol=1e-4)
     assert np.array_equal(said.labels, as_run.labels)
     assert said.of_votes.prompts == as_run.of_votes.prompts

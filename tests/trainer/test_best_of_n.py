@@ -135,8 +135,8 @@ def test_a_job_learns_from_ranked_draws(tiny_model: Path, tmp_path: Path) -> Non
 def test_an_adapter_is_kept_out_of_what_anchors_use(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: tuple[Stage, ...]
 ) -> None:
-    """The anchors' directions stay closed to what is published, after two stages too; where the
-    device affords it people's prompts are heard at each strength.
+    """The anchors' directions stay closed to what is published, after two stages too, and people's
+    prompts are heard at each strength, as many as the device affords.
     """
     stage = BON.model_copy(update={"keep_out": 0.9, "keep_known": True})
     spec = job_spec(tiny_model, *first, stage, **{**SMALL, "anchors": 56})

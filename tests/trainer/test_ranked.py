@@ -83,7 +83,7 @@ def test_a_broken_reply_teaches_neither_side(text: str) -> None:
 
 
 def test_who_repeats_himself_is_liked_less() -> None:
-    """Of two replies of equal reward the one that says nothing twice is the better."""
+    """Of two replies of about the same reward the one that says nothing twice is the better."""
     twice = asked("so it is and so it is no more at all", "so it is and then it was no more at all")
     (pair,) = better_and_worse([twice], [np.array([0.1, 0.0])], most=9, any_length=False)
     assert pair.chosen == "so it is and then it was no more at all"
