@@ -14,7 +14,7 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +225,16 @@ def _store(db: Database, signal: Signal, at: str) -> None:
 
 
 def _rows(path: Path) -> list[FeedbackRow]:
+    """Return what was said, by people's names: who is held out follows from the order of their
+    identifiers, and those are drawn anew for each database.
+    """
     with Database(path) as db:
-        return db.feedback.rows(SCOPE)
+        return [_by_name(row) for row in db.feedback.rows(SCOPE)]
+
+
+def _by_name(row: FeedbackRow) -> FeedbackRow:
+    by = replace(row.feedback, person_id=row.person_name)
+    return replace(row, feedback=by, authors=(row.person_name,))
 
 
 def _forget(directory: Path) -> None:
