@@ -163,7 +163,7 @@ def whole_weights(model: PeftModel) -> dict[str, Any]:
     }
 
 
-def weaken_adapter(model: PeftModel, strength: float) -> None:
+def scale_adapter(model: PeftModel, strength: float) -> None:
     """Multiply what the adapter adds to the base by `strength`, in place."""
     for name, weight in model.named_parameters():
         if "lora_B" in name:

@@ -28,7 +28,7 @@ from trainer.fit import (
 )
 from trainer.laid import Laid, lay_out
 from trainer.memory import shape_of
-from trainer.model import load_tokenizer, save_adapter, weaken_adapter
+from trainer.model import load_tokenizer, save_adapter, scale_adapter
 from trainer.ranks import train_on_ranks
 from trainer.scoring import Texts
 from trainer.split import prompt_key
@@ -119,7 +119,7 @@ def train_into(
         tell(1.0, message=_HOW_STRONG)
         texts = Texts(load_tokenizer(spec), spec.max_length)
         found = choose_strength(trained.model, texts, _prompts(spec, examples, plain, texts))
-        weaken_adapter(trained.model, found.value)
+        scale_adapter(trained.model, found.value)
         metrics["strength"] = found.as_dict()
 
     def fill(path: Path) -> None:

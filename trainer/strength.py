@@ -1,8 +1,9 @@
 """How strong a trained adapter is made: as strong as it can be without forgetting.
 
 What an adapter adds to the base can be scaled. Going part of the way back gives back more of what
-the base knew than it takes of what was learnt (WiSE-FT, Wortsman et al. 2022), and how far is
-different from run to run. So the greatest strength is looked for at which plain questions are still
+the base knew than it takes of what was learnt (WiSE-FT, Wortsman et al. 2022); going on in the
+direction that training took teaches more of it at no cost (ExPO, Zheng et al. 2024). How far either
+way is different from run to run. So the greatest strength is looked for at which plain questions are still
 answered as before: those of trainer/tuneset.jsonl that the base itself answers well, and by more
 than a hair: when it draws its answer, too. No question of the keep-set is among them, so that the
 gate's keep-set stays a test. Nor may replies to people's
@@ -26,7 +27,8 @@ from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Systems, Texts
 
 TUNESET = "tuneset.jsonl"
-STRENGTHS = (1.0, 0.8, 0.6, 0.4, 0.25)
+STRENGTHS = (1.5, 1.25, 1.0, 0.8, 0.6, 0.4, 0.25)
+"""As multiples of what was trained."""
 MOST_LOST = 2
 """Questions, of about twenty, that may be lost."""
 STEADY = 0.7
@@ -38,7 +40,9 @@ one that is stuck would decide alone."""
 MOST_STRETCHED = 2.5
 """The factor by which the median length may change, either way."""
 TOKENS = 48
-"""How long the replies to people's prompts are at most that show it."""
+"""How long an adapter's replies to people's prompts are at most that show it."""
+BASE_TOKENS = round(MOST_STRETCHED * TOKENS)
+"""And the base's: an adapter whose replies are cut has not shrunk them unbearably."""
 
 BATCH = 64
 
@@ -91,14 +95,14 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
     for temperature in (0.0, STEADY):
         good = _answers(systems, "base", texts, known, temperature)
         known = [item for item, answered in zip(known, good, strict=True) if answered]
-    before = _talk(systems, "base", prompts, texts)
+    before = _talk(systems, "base", prompts, texts, BASE_TOKENS)
     tried: dict[float, Cost] = {}
-    strongest, weakest, place = 0, len(STRENGTHS) - 1, 0  # an adapter is often bearable as it is
+    strongest, weakest, place = 0, len(STRENGTHS) - 1, 0  # the greatest is often bearable
     while strongest < weakest:
         strength = STRENGTHS[place]
         with _scaled(model, strength):
             lost = _answers(systems, "candidate", texts, known).count(False)
-            after = _talk(systems, "candidate", prompts, texts)
+            after = _talk(systems, "candidate", prompts, texts, TOKENS)
         rise = round(after.repeated - before.repeated, 4)
         tried[strength] = Cost(lost, rise, round(after.length / before.length, 2))
         if tried[strength].bearable:
@@ -120,12 +124,19 @@ class _Talk:
 
 
 def _talk(
-    systems: Systems, system: System, prompts: Sequence[Sequence[int]], texts: Texts
+    systems: Systems,
+    system: System,
+    prompts: Sequence[Sequence[int]],
+    texts: Texts,
+    max_tokens: int,
 ) -> _Talk:
-    """Draw a reply to each prompt; without any nothing is repeated and all is one token long."""
+    """Draw a reply to each prompt; without any nothing is repeated and all is one token long.
+
+    What is repeated counts in the first `TOKENS` of each: the longer, the more.
+    """
     drawing = Drawing(
         end_ids=frozenset({texts.end_id}),
-        max_tokens=TOKENS,
+        max_tokens=max_tokens,
         temperature=0.7,
         top_p=0.95,
         batch=BATCH,
@@ -133,7 +144,7 @@ def _talk(
     if not prompts:
         return _Talk(0.0, 1.0)
     said = [reply.token_ids for reply in draw_replies(systems, system, prompts, drawing)]
-    repeated = sorted(map(repeated_share, said))
+    repeated = sorted(repeated_share(reply[:TOKENS]) for reply in said)
     return _Talk(fmean(repeated[:-1] or [0.0]), max(1.0, median(map(len, said))))
 
 

@@ -12,7 +12,7 @@ from peft import PeftModel, get_peft_model
 from tests.trainer.rows import DPO, job_spec
 from trainer import strength
 from trainer.keepset import KeepItem, load_items, load_keepset
-from trainer.model import load_base, load_tokenizer, lora_config, weaken_adapter
+from trainer.model import load_base, load_tokenizer, lora_config, scale_adapter
 from trainer.scoring import Systems, Texts
 from trainer.strength import STRENGTHS, TUNESET, Cost, choose_strength
 
@@ -80,14 +80,14 @@ def test_an_adapter_that_forgets_is_weakened_as_far_as_it_goes(
     model, texts = world(tiny_model, 50.0)
     found = choose_strength(model, texts)
     assert found.value == STRENGTHS[-1]
-    assert list(found.tried) == [1.0, 0.6, 0.4]
+    assert list(found.tried) == [1.5, 0.8, 0.4]
     assert min(cost.lost for cost in found.tried.values()) > strength.MOST_LOST
 
 
-def test_trying_strengths_is_what_weakening_does(
+def test_trying_strengths_is_what_scaling_does(
     tiny_model: Path, own_answers: list[KeepItem]
 ) -> None:
-    """Replies at half strength are those of the adapter weakened to a half, which stays untouched
+    """Replies at half strength are those of the adapter scaled to a half, which stays untouched
     while strengths are tried."""
     model, texts = world(tiny_model, 1.0)
     before = {name: weight.clone() for name, weight in model.named_parameters()}
@@ -95,7 +95,7 @@ def test_trying_strengths_is_what_weakening_does(
         tried = strength._replies(Systems(model), "candidate", texts, own_answers)
     choose_strength(model, texts)
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
-    weaken_adapter(model, 0.5)
+    scale_adapter(model, 0.5)
     assert strength._replies(Systems(model), "candidate", texts, own_answers) == tried
 
 
@@ -108,7 +108,7 @@ def test_the_questions_are_neither_in_the_keep_set_nor_trained_on() -> None:
     assert not asked & set(anchors)
 
 
-def test_a_base_that_knows_nothing_leaves_the_adapter_as_strong_as_it_is(tiny_model: Path) -> None:
+def test_a_base_that_knows_nothing_lets_the_adapter_be_as_strong_as_any(tiny_model: Path) -> None:
     """The tiny base answers none of the real questions: nothing can be lost."""
     found = choose_strength(*world(tiny_model, 1.0))
     assert (found.value, found.asked) == (STRENGTHS[0], 0)
@@ -124,6 +124,14 @@ def test_an_adapter_that_repeats_itself_is_weakened(
     found = choose_strength(model, texts, prompts)
     assert (found.value, found.asked) == (STRENGTHS[-1], 0)
     assert all(abs(cost.repeated) < 1 for cost in found.tried.values())
+
+
+def test_replies_are_measured_against_the_bases_as_long_as_they_are(tiny_model: Path) -> None:
+    """The tiny base seldom ends, and its adapter's replies are cut: that is not unbearably short."""
+    model, texts = world(tiny_model, 0.0)
+    prompts = [texts.prompt([{"role": "user", "content": f"Tell me {n}"}]) for n in range(4)]
+    found = choose_strength(model, texts, prompts)
+    assert found.tried == {STRENGTHS[0]: Cost(0, 0.0, strength.TOKENS / strength.BASE_TOKENS)}
 
 
 def test_a_cost_is_bearable_within_all_three_bounds() -> None:

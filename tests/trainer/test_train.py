@@ -22,7 +22,7 @@ from trainer.model import (
     lora_config,
     round_adapter,
     save_adapter,
-    weaken_adapter,
+    scale_adapter,
 )
 from trainer.tokens import Encoder, make_encoder
 from trainer.train import Trained, train_stage
@@ -190,7 +190,7 @@ def test_a_contrast_ends_once_its_margin_is_wide_enough(
     assert steps[0] < steps[1] == 48
 
 
-def test_a_weakened_adapter_goes_part_of_the_way_back(
+def test_an_adapter_of_half_strength_goes_half_of_the_way_back(
     tiny_model: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     """At half its strength the logits of a product are half as far from the base's."""
@@ -199,7 +199,7 @@ def test_a_weakened_adapter_goes_part_of_the_way_back(
     x = torch.randn(3, layer.in_features)
     base = layer.get_base_layer()(x)
     before = layer(x) - base
-    weaken_adapter(trained.model, 0.5)
+    scale_adapter(trained.model, 0.5)
     assert torch.allclose(layer(x) - base, before / 2, atol=1e-6)
     assert before.abs().max() > 1e-4
 
