@@ -97,8 +97,9 @@ class Stage(_Format):
     a reward model of the examples (DPO only). `stop_margin` ends a DPO stage early: where chosen
     replies have become that many nats likelier against rejected ones, what follows costs more than
     it teaches. With `keep_known` the adapter is made as strong after the stage as it can be with
-    plain questions answered as before (trainer.strength). `keep_out` in (0, 1) is the share of what plain questions
-    give a layer that the adapter is kept out of (trainer.keep_out), in a job that has draws.
+    plain questions answered as before (trainer.strength). `keep_out` in (0, 1) is the share of what
+    plain questions give a layer that the adapter is kept out of (trainer.keep_out), in a job that
+    has draws.
     """
 
     method: Literal["sft", "kto", "dpo"]

@@ -127,7 +127,7 @@ def test_an_adapter_that_repeats_itself_is_weakened(
 
 
 def test_replies_are_measured_against_the_bases_as_long_as_they_are(tiny_model: Path) -> None:
-    """The tiny base seldom ends, and its adapter's replies are cut: that is not unbearably short."""
+    """The tiny base seldom ends and its adapter's replies are cut: not unbearably short."""
     model, texts = world(tiny_model, 0.0)
     prompts = [texts.prompt([{"role": "user", "content": f"Tell me {n}"}]) for n in range(4)]
     found = choose_strength(model, texts, prompts)
