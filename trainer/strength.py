@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from peft.tuners.lora import LoraLayer
@@ -38,11 +38,11 @@ MOST_REPEATED = 0.02
 """By how much the share of repeated 4-grams may be above the base's, in all replies but the worst:
 one that is stuck would decide alone."""
 MOST_STRETCHED = 2.5
-"""The factor by which the median length may change, either way."""
-TOKENS = 48
-"""How long an adapter's replies to people's prompts are at most that show it."""
-BASE_TOKENS = round(MOST_STRETCHED * TOKENS)
-"""And the base's: an adapter whose replies are cut has not shrunk them unbearably."""
+"""The factor by which the mean length may change, either way. The median of sixteen replies is no
+measure: of a brief adapter's some are short and some as long as before."""
+TOKENS, BASE_TOKENS = 48, 80
+"""How long the replies to people's prompts are at most that show it, and the base's: cut where an
+adapter's are they would make short ones look half as short."""
 
 BATCH = 64
 
@@ -50,7 +50,7 @@ BATCH = 64
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a strength costs: questions `lost`, by how much the share of repeated 4-grams rises
-    above the base's, and the median length as a multiple of the base's.
+    above the base's, and the mean length as a multiple of the base's.
     """
 
     lost: int
@@ -97,25 +97,20 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
         known = [item for item, answered in zip(known, good, strict=True) if answered]
     before = _talk(systems, "base", prompts, texts, BASE_TOKENS)
     tried: dict[float, Cost] = {}
-    strongest, weakest, place = 0, len(STRENGTHS) - 1, 0  # the greatest is often bearable
-    while strongest < weakest:
-        strength = STRENGTHS[place]
+    for strength in STRENGTHS[:-1]:
         with _scaled(model, strength):
             lost = _answers(systems, "candidate", texts, known).count(False)
             after = _talk(systems, "candidate", prompts, texts, TOKENS)
         rise = round(after.repeated - before.repeated, 4)
         tried[strength] = Cost(lost, rise, round(after.length / before.length, 2))
         if tried[strength].bearable:
-            weakest = place
-        else:
-            strongest = place + 1
-        place = (strongest + weakest) // 2  # what is lost grows with the strength: half are left
-    return Strength(STRENGTHS[weakest], len(known), tried)
+            return Strength(strength, len(known), tried)
+    return Strength(STRENGTHS[-1], len(known), tried)
 
 
 @dataclass(frozen=True, slots=True)
 class _Talk:
-    """Replies as people get them: mean share of repeated 4-grams (the worst left out), median
+    """Replies as people get them: mean share of repeated 4-grams (the worst left out), mean
     tokens.
     """
 
@@ -145,7 +140,7 @@ def _talk(
         return _Talk(0.0, 1.0)
     said = [reply.token_ids for reply in draw_replies(systems, system, prompts, drawing)]
     repeated = sorted(repeated_share(reply[:TOKENS]) for reply in said)
-    return _Talk(fmean(repeated[:-1] or [0.0]), max(1.0, median(map(len, said))))
+    return _Talk(fmean(repeated[:-1] or [0.0]), max(1.0, fmean(map(len, said))))
 
 
 def _answers(
