@@ -16,7 +16,7 @@ demo: setup-run ## watch the whole loop once, with a simulated community
 	@.venv/bin/thumbtune demo $(ARGS)
 
 test: setup-dev ## run the tests
-	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup-dev ## style, types and layers
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
