@@ -204,7 +204,7 @@ def _conversation(
 ) -> list[Thumb]:
     """Return the thumbs of one conversation: each by anybody, on replies alike in their topic."""
     level = intercept(scenario.canary if canary else scenario.live) + rng.gauss(0, TOPIC)
-    thumbs = []
+    thumbs: list[Thumb] = []
     while not thumbs or rng.random() < MORE_THUMBS:
         (who,) = rng.choices(range(PEOPLE), cum_weights=people.activity)
         liked = rng.random() < _logistic(level + people.leniency[who])

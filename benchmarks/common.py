@@ -109,7 +109,7 @@ def random_adapter(directory: Path, base: BaseModel, name: str, seed: int) -> Pa
         if "lora_B" in key:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.data = (0.002 * noise).to(parameter.dtype)
-    model.save_pretrained(directory)
+    model.save_pretrained(str(directory))
     (directory / "README.md").unlink(missing_ok=True)
     manifest = describe_directory(
         directory,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks import peers_llama, peers_torch
 from benchmarks.common import random_adapter
@@ -21,6 +21,7 @@ from benchmarks.peers_torch import World
 from core.generation import GenerationRequest
 from serving.base import BUNDLED_NAME
 
+T = TypeVar("T")
 SET_ADAPTER_REQUESTS = 6
 SLOW_REQUESTS = 16
 """As many of a round's requests as a peer is asked that takes minutes for all of them."""
@@ -101,5 +102,5 @@ class Peers:
             self.notes.append(f"{name} could not be measured: {error!r}"[:300])
 
     @staticmethod
-    async def _in(pool: ProcessPoolExecutor, function: Callable[..., Any], *args: Any) -> Any:
+    async def _in(pool: ProcessPoolExecutor, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *args)

@@ -117,9 +117,10 @@ def _plain(world: World) -> _Loaded:
     torch.set_num_threads(THREADS)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         world.base.path, dtype=torch.bfloat16, attn_implementation="sdpa"
-    ).to("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(world.base)
     tokenizer.padding_side = "left"
     configured = model.generation_config.eos_token_id

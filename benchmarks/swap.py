@@ -147,7 +147,7 @@ async def measure(home: Path, rounds: int, swaps: int) -> Found:
         for seed, name in enumerate(VERSIONS, start=1)
     }
     engine = await start_engine(settings.model_copy(update={"serving": serving}), base)
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(base.path)
     decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     found, town = Found(), Town(engine)
     found.swaps = Swaps(town, adapters)
@@ -183,7 +183,7 @@ def peers(home: Path, base: BaseModel) -> dict[str, float]:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(2)
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(base.path)
     asked = tokenizer.apply_chat_template(
         [{"role": "user", "content": QUESTIONS[0]}],
         add_generation_prompt=True,

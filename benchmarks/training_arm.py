@@ -72,8 +72,8 @@ def _example(method: str, one: Exchange, other: Exchange, middle: float, index: 
 def job_spec(base: Any, method: str) -> JobSpec:
     """Return the job that both arms train."""
     stage = Stage(
-        method="kto" if method == "apo" else method,  # type: ignore[arg-type]
-        loss=_LOSS[method],  # type: ignore[arg-type]
+        method="kto" if method == "apo" else method,
+        loss=_LOSS[method],
         learning_rate=LEARNING_RATE,
         epochs=1.0,
         batch_size=BATCH,
@@ -117,7 +117,12 @@ def train_stock(spec: JobSpec, data: Data, home: Path) -> tuple[Any, float]:
     import torch
     from datasets import Dataset
     from transformers import AutoTokenizer
-    from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+    from trl.trainer.kto_config import KTOConfig
+    from trl.trainer.kto_trainer import KTOTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     from trainer.model import lora_config
     from trainer.trainers import WARM_UP

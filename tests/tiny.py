@@ -60,7 +60,8 @@ def make_tiny_model(directory: Path, seed: int = 0, hidden: int = 64, layers: in
         pad_token_id=2,
         tie_word_embeddings=True,
     )
-    model = LlamaForCausalLM(config).to(torch.float32)
+    model: Any = LlamaForCausalLM(config)
+    model = model.to(torch.float32)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
@@ -85,7 +86,7 @@ def make_tiny_adapter(
                 * torch.randn(parameter.shape, generator=generator)
                 / parameter.shape[1] ** 0.5
             )
-    peft_model.save_pretrained(directory, safe_serialization=True)
+    peft_model.save_pretrained(str(directory), safe_serialization=True)
     (directory / "README.md").unlink(missing_ok=True)
     return directory
 
