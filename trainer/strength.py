@@ -27,7 +27,7 @@ from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Systems, Texts
 
 TUNESET = "tuneset.jsonl"
-STRENGTHS = (1.5, 1.25, 1.0, 0.8, 0.6, 0.4, 0.25)
+STRENGTHS = (1.5, 1.25, 1.0, 0.8, 0.65, 0.5, 0.4, 0.32, 0.25)
 """As multiples of what was trained."""
 MOST_LOST = 2
 """Questions, of about twenty, that may be lost."""
@@ -37,9 +37,10 @@ any touch, and say nothing about forgetting."""
 MOST_REPEATED = 0.02
 """By how much the share of repeated 4-grams may be above the base's, in all replies but the worst:
 one that is stuck would decide alone."""
-MOST_STRETCHED = 3.0
-"""The factor by which the mean length may change, either way, as in the gate. The median of sixteen
-replies is no measure: of a brief adapter's some are short and some as long as before."""
+MOST_STRETCHED = 2.5
+"""The factor by which the mean length may change, either way: less than the gate allows, which hears
+other prompts. The median of sixteen replies is no measure: of a brief adapter's some are short and
+some as long as before."""
 TOKENS, BASE_TOKENS = 48, 80
 """How long the replies to people's prompts are at most that show it, and the base's: cut where an
 adapter's are they would make short ones look half as short."""
