@@ -38,9 +38,9 @@ MOST_REPEATED = 0.02
 """By how much the share of repeated 4-grams may be above the base's, in all replies but the worst:
 one that is stuck would decide alone."""
 MOST_STRETCHED = 2.5
-"""The factor by which the mean length may change, either way: less than the gate allows, which hears
-other prompts. The median of sixteen replies is no measure: of a brief adapter's some are short and
-some as long as before."""
+"""The factor by which the mean length may change, either way: less than the gate allows, which
+hears other prompts. The median of sixteen replies is no measure: of a brief adapter's some are
+short and some as long as before."""
 TOKENS, BASE_TOKENS = 48, 80
 """How long the replies to people's prompts are at most that show it, and the base's: cut where an
 adapter's are they would make short ones look half as short."""
