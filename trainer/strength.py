@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -50,20 +50,21 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a strength costs: questions `lost`, by how much the share of repeated 4-grams rises
-    above the base's, and the mean length as a multiple of the base's.
+    """What a strength costs: by how much the share of repeated 4-grams rises above the base's, the
+    mean length as a multiple of the base's, and questions `lost`; None where the other two are
+    too much already and none was asked.
     """
 
-    lost: int
     repeated: float
     stretched: float
+    lost: int | None = None
 
     @property
     def bearable(self) -> bool:
         """Whether it may be paid."""
         stretched = max(self.stretched, 1 / self.stretched)
         return (
-            self.lost <= MOST_LOST
+            (self.lost or 0) <= MOST_LOST
             and self.repeated <= MOST_REPEATED
             and stretched <= MOST_STRETCHED
         )
@@ -100,11 +101,14 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
     tried: dict[float, Cost] = {}
     for strength in STRENGTHS[:-1]:
         with _scaled(model, strength):
-            lost = _answers(systems, "candidate", texts, known).count(False)
             after = _talk(systems, "candidate", prompts, texts, TOKENS)
-        rise = round(after.repeated - before.repeated, 4)
-        tried[strength] = Cost(lost, rise, round(after.length / before.length, 2))
-        if tried[strength].bearable:
+            rise = round(after.repeated - before.repeated, 4)
+            cost = Cost(rise, round(after.length / before.length, 2))
+            if cost.bearable:
+                lost = _answers(systems, "candidate", texts, known).count(False)
+                cost = replace(cost, lost=lost)
+        tried[strength] = cost
+        if cost.bearable:
             return Strength(strength, len(known), tried)
     return Strength(STRENGTHS[-1], len(known), tried)
 
