@@ -153,9 +153,10 @@ def gate_sentences(found: Cells) -> list[str]:
 
 def instructed_sentence(choice: Choice | None, found: Cells) -> str:
     """Say what the figure IFEval stands on, and what would pass without following anything."""
+    if all(one.ifeval is None for one in found.values()):
+        return "IFEval was not asked of these adapters."
     if choice is None:
-        asked = any(one.ifeval is not None for one in found.values())
-        return "" if asked else "IFEval's prompts were not there."
+        return ""
     return (
         f"IFEval: the {len(choice.prompts)} of {choice.of} easy prompts that the base passes in "
         f"every trial; a bare echo of the prompt passes {choice.echo:.2f} of them, one short "

@@ -137,7 +137,8 @@ def test_what_was_not_asked_is_not_shown_as_nothing() -> None:
     unasked = {cell: replace(one, ifeval=None) for cell, one in found().items()}
     assert "0.90 → 0.80" in costs_table(by_arm(found()))[2]
     assert "0.90" not in costs_table(by_arm(unasked))[2]
-    assert "were not there" in instructed_sentence(None, unasked)
+    for choice in (None, Choice([], 63, 0.9, 0.5, [])):
+        assert "was not asked" in instructed_sentence(choice, unasked)
     assert instructed_sentence(None, found()) == ""
     assert "0 of 63" in instructed_sentence(Choice([], 63, 0.9, 0.5, []), found())
 
