@@ -2,7 +2,7 @@
 
 What an adapter adds to the base can be scaled. Going part of the way back gives back more of what
 the base knew than it takes of what was learnt (WiSE-FT, Wortsman et al. 2022); going on in the
-direction that training took teaches more of it and takes no time (ExPO, Zheng et al. 2024). How
+direction that training took often teaches more of it (ExPO, Zheng et al. 2024). How
 far is different from run to run. So the greatest strength is looked for at which plain questions
 are still answered as before: those of trainer/tuneset.jsonl that the base itself answers well, and
 by more than a hair: when it draws its answer, too. No question of the keep-set is among them, so
