@@ -1,44 +1,31 @@
 """Best of n: fit a reward model to what people said, and rank the bot's own replies by it.
 
 The pairs this gives are what the DPO stage of a `bon` recipe learns from (Nakano et al. 2021 rank
-by a reward model at each reply; here an adapter learns to do without). What is found out about the
-votes on the way goes into the report.
+by a reward model at each reply; here an adapter learns to do without). Where what people like is
+rare in what the base says a scout's replies are ranked too (trainer.scout). What is found out about
+the votes on the way goes into the report.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.files import publish_directory
-from core.jobs import (
-    Example,
-    JobSpec,
-    PairExample,
-    VoteExample,
-    read_examples,
-    write_examples,
-)
+from core.jobs import Example, JobSpec, PairExample, VoteExample
 from core.report import RewardFigures
-from trainer import figures
+from trainer import figures, scout
 from trainer.draws import Drawer, Draws, Prompt, prompts_to_ask
 from trainer.effort import effort_of
 from trainer.figures import Judged
+from trainer.lesson import Lesson, Ranking, keep_lesson, read_lesson
 from trainer.luck import chance_of_luck
 from trainer.model import load_base, load_tokenizer
-from trainer.ranked import (
-    LENGTH_MATTERS,
-    Option,
-    better_and_worse,
-    length_z,
-    stuck_pairs,
-    with_voted,
-)
+from trainer.ranked import LENGTH_MATTERS, Asked, Option, length_z, of_each, stuck_pairs
 from trainer.reward import Opinions, Reward, Rows, contrary_people, fit_reward, out_of_fold
 from trainer.scoring import Scored, Texts
 from trainer.split import prompt_key
@@ -49,42 +36,9 @@ DRAWS = "draws"
 """Where the draws are kept in a job's work directory."""
 
 _LESSON = "lesson"
-_PAIRS, _ANCHORS, _FIGURES, _REWARD = "pairs.jsonl", "anchors.jsonl", "figures.json", "reward.npz"
 
 Progress = Callable[[float, str], None]
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What the votes became: ranked pairs, the reward that ranked them, and its figures.
-
-    `anchors` hold on to what the base knows: an adapter is kept out of what they use, and they are
-    trained on beside the pairs.
-    """
-
-    pairs: list[PairExample]
-    anchors: list[PairExample]
-    reward: Reward
-    figures: RewardFigures
-
-    @property
-    def taught(self) -> list[PairExample]:
-        """Return what is trained on."""
-        return [*self.pairs, *self.anchors]
-
-
-def read_lesson(directory: Path) -> Lesson | None:
-    """Return a lesson kept before; None if there is none."""
-    if not directory.exists():
-        return None
-    pairs, anchors = _read_pairs(directory / _PAIRS), _read_pairs(directory / _ANCHORS)
-    found = RewardFigures.model_validate_json((directory / _FIGURES).read_bytes())
-    return Lesson(pairs, anchors, Reward.load(directory / _REWARD), found)
-
-
-def _read_pairs(path: Path) -> list[PairExample]:
-    return [one for one in read_examples(path) if isinstance(one, PairExample)]
 
 
 def learn(
@@ -100,31 +54,58 @@ def learn(
     """
     lesson = read_lesson(work / _LESSON)
     if lesson is None:
-        texts = Texts(load_tokenizer(spec), spec.max_length)
-        teacher = Teacher(Drawer(spec, load_base(spec).eval(), texts))
+        teacher = _teacher(spec)
         draws = teacher.draws(
-            examples, work / DRAWS, lambda done: on_progress(0.7 * done, "drawing replies")
+            examples, work / DRAWS, lambda done: on_progress(0.4 * done, "drawing replies")
         )
-        lesson = teacher.teach(
+        lesson, ranking = teacher.teach(
             examples,
             draws,
-            lambda done, message: on_progress(0.7 + 0.3 * done, message),
+            lambda done, message: on_progress(0.4 + 0.1 * done, message),
             held_out=held_out,
         )
+        del teacher  # so that a large base is not in memory twice
+        if lesson.figures.likely < scout.RARE:
+            lesson = _scouted(
+                spec,
+                lesson,
+                draws,
+                ranking,
+                work,
+                lambda done, message: on_progress(0.5 + 0.5 * done, message),
+            )
         keep_lesson(work / _LESSON, lesson)
     return lesson
 
 
-def keep_lesson(directory: Path, lesson: Lesson) -> None:
-    """Keep a lesson, whole or not at all."""
+def _scouted(
+    spec: JobSpec,
+    lesson: Lesson,
+    draws: Draws,
+    ranking: Ranking,
+    work: Path,
+    on_progress: Progress,
+) -> Lesson:
+    """Return the lesson with the best pairs of the base's replies and of a scout's."""
+    rewards = _rewards(draws, ranking.reward)
+    told, _ = ranking.pairs(draws.asked, rewards, most=scout.PAIRS)
+    asked = scout.send(spec, told, draws.asked, work, on_progress)
+    features = _teacher(spec).features(_rows_of(asked))
+    pairs, _ = ranking.pairs(
+        [*draws.asked, *asked],
+        [*rewards, *of_each(asked, ranking.reward.score(features))],
+        most=effort_of(spec).pairs,
+        repeated_cost=scout.COST,
+    )
+    pairs += stuck_pairs(pairs, spec.seed)
+    scouted = len(features)
+    found = {"pairs": len(pairs), "scouted": scouted, "drawn": lesson.figures.drawn + scouted}
+    return replace(lesson, pairs=pairs, figures=lesson.figures.model_copy(update=found))
 
-    def fill(path: Path) -> None:
-        write_examples(path / _PAIRS, lesson.pairs)
-        write_examples(path / _ANCHORS, lesson.anchors)
-        lesson.reward.save(path / _REWARD)
-        (path / _FIGURES).write_text(lesson.figures.model_dump_json(), encoding="utf-8")
 
-    publish_directory(directory, fill)
+def _teacher(spec: JobSpec) -> Teacher:
+    texts = Texts(load_tokenizer(spec), spec.max_length)
+    return Teacher(Drawer(spec, load_base(spec).eval(), texts))
 
 
 @dataclass
@@ -153,7 +134,7 @@ class Teacher:
         on_progress: Progress,
         *,
         held_out: Sequence[Example] = (),
-    ) -> Lesson:
+    ) -> tuple[Lesson, Ranking]:
         """Fit and rank; `on_progress` gets a fraction of this call."""
         everything = self.opinions(
             [*examples, *held_out],
@@ -167,7 +148,10 @@ class Teacher:
         heard = [example for example in examples if example.person not in contrary]
         z, voted = _length_z(heard), _voted(heard, reward.score(said.votes))
         about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
-        pairs = self._ranked(draws, reward, voted, any_length=about_length)
+        ranking = Ranking(reward, voted, any_length=about_length)
+        pairs, likely = ranking.pairs(
+            draws.asked, _rewards(draws, reward), most=effort_of(self.spec).pairs
+        )
         pairs += stuck_pairs(pairs, self.spec.seed)
         found = RewardFigures(
             accuracy=figures.person_bootstrap(figures.accuracy, judged, self.spec.seed),
@@ -177,27 +161,11 @@ class Teacher:
             length_z=z,
             prompts=len(draws.asked),
             drawn=sum(len(one.options) for one in draws.asked),
-            pairs=len(pairs) + len(draws.anchors),
+            pairs=len(pairs),
+            likely=likely,
             contrary=sorted(contrary),
         )
-        return Lesson(pairs, draws.anchors, reward, found)
-
-    def _ranked(
-        self,
-        draws: Draws,
-        reward: Reward,
-        voted: Mapping[str, Mapping[Option, float]],
-        *,
-        any_length: bool,
-    ) -> list[PairExample]:
-        """Return better replies beside worse ones."""
-        rows = [(one.prompt, option) for one in draws.asked for option in one.options]
-        scores = draws.of_each(reward.score(_with_style(draws.states, rows)))
-        return better_and_worse(
-            *with_voted(draws.asked, scores, voted),
-            most=effort_of(self.spec).pairs,
-            any_length=any_length,
-        )
+        return Lesson(pairs, draws.anchors, reward, found), ranking
 
     def features(
         self,
@@ -235,6 +203,16 @@ class Teacher:
             rejected=found[ends[1] :],
             of_pairs=_rows(pairs),
         )
+
+
+def _rows_of(asked: Sequence[Asked]) -> list[tuple[Prompt, Option]]:
+    return [(one.prompt, option) for one in asked for option in one.options]
+
+
+def _rewards(draws: Draws, reward: Reward) -> list[Floats]:
+    """Return the rewards of each prompt's replies."""
+    features = _with_style(draws.states, _rows_of(draws.asked))
+    return of_each(draws.asked, reward.score(features))
 
 
 def _with_style(states: Floats, rows: Sequence[tuple[Prompt, Option]]) -> Floats:

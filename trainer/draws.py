@@ -61,11 +61,6 @@ class Draws:
     states: Floats  # (replies, LAYERS · hidden)
     anchors: list[PairExample]
 
-    def of_each(self, rows: Floats) -> list[Floats]:
-        """Return what stands there reply after reply, prompt by prompt."""
-        ends = np.cumsum([len(one.options) for one in self.asked])
-        return np.split(rows, ends[:-1])
-
     def keep(self, directory: Path) -> None:
         """Keep them, whole or not at all."""
 
@@ -103,25 +98,32 @@ def prompts_to_ask(spec: JobSpec, examples: Sequence[Example]) -> list[Prompt]:
 
 @dataclass
 class Drawer:
-    """The base, without an adapter, answering."""
+    """A model answering: the base, or one with an adapter in its layers, which then is on."""
 
     spec: JobSpec
     causal: Any
     texts: Texts
 
     def draw(self, prompts: Sequence[Prompt], on_progress: Callable[[float], None]) -> Draws:
+        """Answer each prompt several times, and listen to what the model makes of its replies."""
+        with Overheard(self.causal, len(prompts) * self._each(prompts)) as states:
+            asked = self.answer(prompts, on_progress, on_token=states.heard)
+        return Draws(asked, states.averages(), self.anchors())
+
+    def answer(
+        self, prompts: Sequence[Prompt], on_progress: Callable[[float], None], **told: Any
+    ) -> list[Asked]:
         """Answer each prompt several times, more often where there are few prompts."""
-        each = effort_of(self.spec).times_each(len(prompts))
+        each = self._each(prompts)
         shown = [prompt for prompt in prompts for _ in range(each)]
-        with Overheard(self.causal, len(shown)) as states:
-            options = self.say(
-                shown, TEMPERATURE, TOP_P, on_progress=on_progress, on_token=states.heard
-            )
-        asked = [
+        options = self.say(shown, TEMPERATURE, TOP_P, on_progress=on_progress, **told)
+        return [
             Asked(tuple(prompt), tuple(options[place * each : (place + 1) * each]))
             for place, prompt in enumerate(prompts)
         ]
-        return Draws(asked, states.averages(), self.anchors())
+
+    def _each(self, prompts: Sequence[Prompt]) -> int:
+        return effort_of(self.spec).times_each(len(prompts))
 
     def anchors(self) -> list[PairExample]:
         """Return plain questions with what the base would say first, against what it might say.

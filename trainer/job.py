@@ -33,7 +33,7 @@ from trainer.faults import EXIT_FAILED, EXIT_STOPPED, diagnose, watch_parent
 from trainer.progress import ProgressLog
 
 if TYPE_CHECKING:
-    from trainer.best_of_n import Lesson
+    from trainer.lesson import Lesson
 
 WORK = "work"
 """Where stages and checkpoints lie until the report is written."""

@@ -77,6 +77,12 @@ class Asked:
     options: tuple[Option, ...]
 
 
+def of_each(asked: Sequence[Asked], rows: Floats) -> list[Floats]:
+    """Return what stands there reply after reply, prompt by prompt."""
+    ends = np.cumsum([len(one.options) for one in asked])
+    return np.split(rows, ends[:-1])
+
+
 def with_voted(
     asked: Sequence[Asked],
     rewards: Sequence[Floats],
@@ -100,17 +106,19 @@ def better_and_worse(
     *,
     most: int,
     any_length: bool,
+    repeated_cost: float = REPEATED_COST,
 ) -> list[PairExample]:
     """Return the `most` pairs that say most, in the order asked, PER_PROMPT of a prompt at most.
 
     `rewards` holds the log-odds r of a 👍 for each option of each prompt; a reply that repeats
-    itself loses some. A pair says σ(r) - σ(r'): how many more would like the better reply. Where
-    few are liked at all, pairs chosen by r - r' are mostly of a usual reply and an odd one.
+    itself loses `repeated_cost` times the share it repeats. A pair says σ(r) - σ(r'): how many more
+    would like the better reply. Where few are liked at all, pairs chosen by r - r' are mostly of a
+    usual reply and an odd one.
     """
     found = []
     for place, (one, scores) in enumerate(zip(asked, rewards, strict=True)):
         repeated = np.array([option.repeated for option in one.options])
-        liked = 1 / (1 + np.exp(REPEATED_COST * repeated - scores))
+        liked = 1 / (1 + np.exp(repeated_cost * repeated - scores))
         pairs = [
             (float(liked[i] - liked[j]), place, i, j)
             for i, j in permutations(range(len(one.options)), 2)
@@ -122,6 +130,19 @@ def better_and_worse(
         _pair(asked[place], asked[place].options[better], asked[place].options[worse])
         for _, place, better, worse in sorted(told, key=lambda pair: pair[1])
     ]
+
+
+def likely(
+    asked: Sequence[Asked], rewards: Sequence[Floats], pairs: Sequence[PairExample]
+) -> float:
+    """Return how likely the better replies are to be liked, on average; 0 without pairs."""
+    known = {
+        (words_of(one.prompt), option.text): reward
+        for one, scores in zip(asked, rewards, strict=True)
+        for option, reward in zip(one.options, scores.tolist(), strict=True)
+    }
+    better = np.array([known[words_of(pair.prompt), pair.chosen] for pair in pairs])
+    return float((1 / (1 + np.exp(-better))).mean()) if len(better) else 0.0
 
 
 def stuck_pairs(pairs: Sequence[PairExample], seed: int) -> list[PairExample]:

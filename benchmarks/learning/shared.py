@@ -21,7 +21,7 @@ from trainer.best_of_n import DRAWS
 from trainer.draws import Drawer, Draws, Floats, prompts_to_ask
 from trainer.effort import effort_of
 from trainer.job import WORK
-from trainer.ranked import Asked
+from trainer.ranked import Asked, of_each
 
 HOME, PROMPTS = "draws", "prompts.json"
 PART = 100
@@ -84,7 +84,7 @@ def _known(home: Path) -> tuple[dict[str, tuple[Asked, Floats]], list[PairExampl
     anchors: list[PairExample] = []
     for directory in sorted(home.glob(f"*/{DRAWS}")):
         draws = Draws.read(directory)
-        for one, states in zip(draws.asked, draws.of_each(draws.states), strict=True):
+        for one, states in zip(draws.asked, of_each(draws.asked, draws.states), strict=True):
             found[one.prompt[-1].content] = one, states
         anchors = draws.anchors
     return found, anchors

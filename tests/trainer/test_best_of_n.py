@@ -13,13 +13,14 @@ from core.jobs import ADAPTER, Example, JobSpec, Stage
 from core.report import read_report
 from core.sections import GateSettings
 from tests.trainer.rows import DPO, SFT, job_spec, vote
-from trainer import effort
+from trainer import effort, scout
 from trainer import stage as stages
-from trainer.best_of_n import DRAWS, Lesson, Teacher, keep_lesson, read_lesson
-from trainer.draws import Drawer, _Base
+from trainer.best_of_n import DRAWS, Teacher, learn
+from trainer.draws import Drawer, Draws, _Base
 from trainer.gate import judge
 from trainer.job import run_job
 from trainer.keep_out import plain_directions
+from trainer.lesson import Lesson, keep_lesson, read_lesson
 from trainer.model import load_base, load_tokenizer, load_trained
 from trainer.ranked import TEACHER
 from trainer.recipes import unpaired
@@ -62,7 +63,10 @@ def teacher(spec: JobSpec) -> Teacher:
 
 
 def lesson_of(own: Teacher, work: Path) -> Lesson:
-    return own.teach(votes(), own.draws(votes(), work / DRAWS, print), print)
+    return own.teach(votes(), own.draws(votes(), work / DRAWS, print), print)[0]
+
+
+VOTED = {"and you there?", "it is as it is"}
 
 
 def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: Path) -> None:
@@ -71,14 +75,14 @@ def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: P
     spec = job_spec(tiny_model, BON, **SMALL)
     own = teacher(spec)
     draws = own.draws(votes(), tmp_path / DRAWS, told.append)
-    lesson = own.teach(
+    lesson, _ = own.teach(
         votes(), draws, lambda fraction, _: told.append(1 + fraction), held_out=votes(24)[16:]
     )
     assert lesson.pairs
     assert {pair.person for pair in lesson.pairs} == {TEACHER}
     drawn = {option.text for one in draws.asked for option in one.options}
     said = {text for pair in lesson.pairs for text in (pair.chosen, pair.rejected)}
-    assert said <= drawn | {"and you there?", "it is as it is"}
+    assert said <= drawn | VOTED
     assert "and you there?" in {pair.chosen for pair in lesson.pairs}
     assert lesson.figures.p_value < 0.01
     assert (lesson.figures.tested, lesson.figures.accuracy.n) == (24, 16)
@@ -123,7 +127,7 @@ def test_a_job_learns_from_ranked_draws(tiny_model: Path, tmp_path: Path) -> Non
     report = read_report(directory)
     assert (directory / ADAPTER).is_dir()
     assert report.reward is not None
-    assert report.train_metrics["1-dpo"]["examples"] == report.reward.pairs
+    assert report.train_metrics["1-dpo"]["examples"] == report.reward.pairs + SMALL["anchors"]
     assert report.reward.gain is not None
     assert report.reward.over_live is None
     assert report.preference is not None  # held-out votes, by the reward
@@ -182,6 +186,48 @@ def test_what_was_ranked_before_a_crash_is_not_drawn_again(
     run_job(directory, evaluate=False)
     examples = read_report(directory).train_metrics["1-dpo"]["examples"]
     assert examples == len(other.taught) > len(lesson.taught)
+
+
+def test_where_likes_are_rare_a_scouts_replies_are_ranked_too(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs are of one side's replies each; a job that died while the scout answered does not
+    train it again, and learns the same.
+    """
+    spec = job_spec(tiny_model, BON, **SMALL)
+    whole, died = tmp_path / "whole", tmp_path / "died"
+    for directory in (whole, died):
+        directory.mkdir()
+    monkeypatch.setattr(scout, "RARE", 1.1)
+    told: list[float] = []
+    lesson = learn(spec, votes(), [], whole, lambda done, _: told.append(done))
+    assert told == sorted(told)
+    assert (lesson.figures.drawn, lesson.figures.scouted) == (32 + 24, 24)
+    drawn = {o.text for one in Draws.read(whole / DRAWS).asked for o in one.options}
+    sides = [{pair.chosen, pair.rejected} - VOTED for pair in lesson.pairs]
+    assert any(side and not side & drawn for side in sides)
+    assert all(side <= drawn or not side & drawn for side in sides[: lesson.figures.pairs])
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(scout, "load_merged", interrupted)
+        learn(spec, votes(), [], died, lambda done, message: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(scout, "train_into", interrupted)
+        again = learn(spec, votes(), [], died, lambda done, message: None)
+    assert (again.pairs, again.figures) == (lesson.pairs, lesson.figures)
+
+
+def interrupted(*given: object, **named: object) -> None:
+    """What a person does in the middle."""
+    raise KeyboardInterrupt
+
+
+def test_where_likes_are_common_no_scout_is_sent(tiny_model: Path, tmp_path: Path) -> None:
+    """Half of all votes are likes here."""
+    lesson = learn(job_spec(tiny_model, BON, **SMALL), votes(), [], tmp_path, lambda *told: None)
+    assert lesson.figures.likely > scout.RARE
+    assert lesson.figures.scouted == 0
+    assert not (tmp_path / "scout").exists()
 
 
 def test_draws_are_not_drawn_again(tiny_model: Path, tmp_path: Path) -> None:

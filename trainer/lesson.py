@@ -1,0 +1,99 @@
+"""A lesson: what votes became, as pairs to learn from, and what ranked them. Kept whole on disk.
+
+Does not know how replies are drawn nor how a reward is fitted (see best_of_n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.files import publish_directory
+from core.jobs import PairExample, read_examples, write_examples
+from core.report import RewardFigures
+from trainer.ranked import (
+    REPEATED_COST,
+    Asked,
+    Floats,
+    Option,
+    better_and_worse,
+    likely,
+    with_voted,
+)
+from trainer.reward import Reward
+
+_PAIRS, _ANCHORS, _FIGURES, _REWARD = "pairs.jsonl", "anchors.jsonl", "figures.json", "reward.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """By what replies are ranked: a reward, the rewards of the replies that were voted on by the
+    words of their prompts, and whether the two replies of a pair may differ in length.
+    """
+
+    reward: Reward
+    voted: Mapping[str, Mapping[Option, float]]
+    any_length: bool
+
+    def pairs(
+        self,
+        asked: Sequence[Asked],
+        rewards: Sequence[Floats],
+        *,
+        most: int,
+        repeated_cost: float = REPEATED_COST,
+    ) -> tuple[list[PairExample], float]:
+        """Return better replies beside worse ones, and how likely the better are to be liked.
+
+        `rewards` holds those of each option of each prompt; what was voted on stands among them.
+        """
+        options, scores = with_voted(asked, rewards, self.voted)
+        pairs = better_and_worse(
+            options, scores, most=most, any_length=self.any_length, repeated_cost=repeated_cost
+        )
+        return pairs, likely(options, scores, pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Ranked pairs, the reward that ranked them, and what was found out about the votes.
+
+    `anchors` hold on to what the base knows: an adapter is kept out of what they use, and they are
+    trained on beside the pairs.
+    """
+
+    pairs: list[PairExample]
+    anchors: list[PairExample]
+    reward: Reward
+    figures: RewardFigures
+
+    @property
+    def taught(self) -> list[PairExample]:
+        """Return what is trained on."""
+        return [*self.pairs, *self.anchors]
+
+
+def read_lesson(directory: Path) -> Lesson | None:
+    """Return a lesson kept before; None if there is none."""
+    if not directory.exists():
+        return None
+    pairs, anchors = _read_pairs(directory / _PAIRS), _read_pairs(directory / _ANCHORS)
+    found = RewardFigures.model_validate_json((directory / _FIGURES).read_bytes())
+    return Lesson(pairs, anchors, Reward.load(directory / _REWARD), found)
+
+
+def keep_lesson(directory: Path, lesson: Lesson) -> None:
+    """Keep a lesson, whole or not at all."""
+
+    def fill(path: Path) -> None:
+        write_examples(path / _PAIRS, lesson.pairs)
+        write_examples(path / _ANCHORS, lesson.anchors)
+        lesson.reward.save(path / _REWARD)
+        (path / _FIGURES).write_text(lesson.figures.model_dump_json(), encoding="utf-8")
+
+    publish_directory(directory, fill)
+
+
+def _read_pairs(path: Path) -> list[PairExample]:
+    return [one for one in read_examples(path) if isinstance(one, PairExample)]
