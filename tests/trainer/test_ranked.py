@@ -13,6 +13,7 @@ from trainer.ranked import (
     anchor_pairs,
     better_and_worse,
     length_z,
+    likely,
     stuck_pairs,
     with_voted,
 )
@@ -53,6 +54,28 @@ def test_a_reply_that_was_voted_on_is_one_more_to_choose_from() -> None:
     assert [list(scores) for scores in rewards] == [[0.0, -1.0, 2.0], [0.5]]
     (pair,) = better_and_worse(options, rewards, most=1, any_length=False)
     assert (pair.chosen, pair.rejected) == ("seven eight nine", "four five six")
+
+
+def test_how_likely_the_better_replies_are_liked() -> None:
+    """σ of their rewards, on average, as often as each is learnt from; of none 0."""
+    two, other = (
+        asked("one two three", "four five six"),
+        Asked(OTHER, asked("a b c", "d e f").options),
+    )
+    options, rewards = [two, other], [np.array([0.0, -9.0]), np.array([-1.0, 3**0.5])]
+    pairs = better_and_worse(options, rewards, most=2, any_length=False)
+    expected = (0.5 + 1 / (1 + np.exp(-(3**0.5)))) / 2
+    assert likely(options, rewards, pairs) == pytest.approx(expected)
+    assert likely(options, rewards, []) == 0
+
+
+def test_a_dearer_repetition_turns_a_pair_round() -> None:
+    """What is liked more and says itself twice is the worse side where that costs enough."""
+    twice = asked("so it is and so it is no more at all", "so it is and then it was no more at all")
+    rewards = [np.array([0.8, 0.0])]
+    for cost, place in ((5.0, 0), (10.0, 1)):
+        (pair,) = better_and_worse([twice], rewards, most=9, any_length=False, repeated_cost=cost)
+        assert pair.chosen == twice.options[place].text
 
 
 def test_one_prompt_does_not_take_every_pair() -> None:
