@@ -83,11 +83,12 @@ class RewardFigures(_Part):
     too (0 in reports from before they were). `style`: what each plain count of a reply
     adds to the log-odds of a 👍 when it grows by one standard deviation. `length_z`: by how many
     standard errors liked replies differ in length from disliked ones. `drawn` replies to `prompts`
-    prompts were ranked, `scouted` of them a scout's (trainer.scout): `likely` is how likely the
-    better replies of the base's pairs are to be liked, by the reward. `gain`: by how much the
-    candidate's replies to held-out prompts have more reward than the base's, in log-odds of a 👍,
-    prompt by prompt; `over_live` the same against the live adapter's. `contrary` people voted
-    against all others more surely than by chance; what they said is left out.
+    prompts were ranked, `scouted` of them a scout's (trainer.scout). Of the base's, by the reward,
+    `liked` is the share that people would like, and `likely` that of the better replies of its
+    pairs. `gain`: by how much the candidate's replies to held-out prompts have more reward than the
+    base's, in log-odds of a 👍, prompt by prompt; `over_live` the same against the live adapter's.
+    `contrary` people voted against all others more surely than by chance; what they said is left
+    out.
     """
 
     accuracy: Interval
@@ -98,6 +99,7 @@ class RewardFigures(_Part):
     prompts: int
     drawn: int
     pairs: int
+    liked: float = 1.0
     likely: float = 1.0
     scouted: int = 0
     gain: Interval | None = None

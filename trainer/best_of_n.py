@@ -25,7 +25,15 @@ from trainer.figures import Judged
 from trainer.lesson import Lesson, Ranking, keep_lesson, read_lesson
 from trainer.luck import chance_of_luck
 from trainer.model import load_base, load_tokenizer
-from trainer.ranked import LENGTH_MATTERS, Asked, Option, length_z, of_each, stuck_pairs
+from trainer.ranked import (
+    LENGTH_MATTERS,
+    Asked,
+    Option,
+    length_z,
+    of_each,
+    share_liked,
+    stuck_pairs,
+)
 from trainer.reward import Opinions, Reward, Rows, contrary_people, fit_reward, out_of_fold
 from trainer.scoring import Scored, Texts
 from trainer.split import prompt_key
@@ -65,7 +73,7 @@ def learn(
             held_out=held_out,
         )
         del teacher  # so that a large base is not in memory twice
-        if lesson.figures.likely < scout.RARE:
+        if scout.is_needed(lesson.figures):
             lesson = _scouted(
                 spec,
                 lesson,
@@ -149,9 +157,8 @@ class Teacher:
         z, voted = _length_z(heard), _voted(heard, reward.score(said.votes))
         about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
         ranking = Ranking(reward, voted, any_length=about_length)
-        pairs, likely = ranking.pairs(
-            draws.asked, _rewards(draws, reward), most=effort_of(self.spec).pairs
-        )
+        rewards = _rewards(draws, reward)
+        pairs, likely = ranking.pairs(draws.asked, rewards, most=effort_of(self.spec).pairs)
         pairs += stuck_pairs(pairs, self.spec.seed)
         found = RewardFigures(
             accuracy=figures.person_bootstrap(figures.accuracy, judged, self.spec.seed),
@@ -162,6 +169,7 @@ class Teacher:
             prompts=len(draws.asked),
             drawn=sum(len(one.options) for one in draws.asked),
             pairs=len(pairs),
+            liked=share_liked(np.concatenate(rewards)),
             likely=likely,
             contrary=sorted(contrary),
         )

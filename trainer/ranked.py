@@ -141,8 +141,12 @@ def likely(
         for one, scores in zip(asked, rewards, strict=True)
         for option, reward in zip(one.options, scores.tolist(), strict=True)
     }
-    better = np.array([known[words_of(pair.prompt), pair.chosen] for pair in pairs])
-    return float((1 / (1 + np.exp(-better))).mean()) if len(better) else 0.0
+    return share_liked(np.array([known[words_of(pair.prompt), pair.chosen] for pair in pairs]))
+
+
+def share_liked(rewards: Floats) -> float:
+    """Return the share of replies with these rewards that people would like: the mean of σ."""
+    return float((1 / (1 + np.exp(-rewards))).mean()) if len(rewards) else 0.0
 
 
 def stuck_pairs(pairs: Sequence[PairExample], seed: int) -> list[PairExample]:

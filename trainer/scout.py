@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from core.jobs import JobSpec, PairExample, Stage
+from core.report import RewardFigures
 from trainer.draws import Drawer
 from trainer.keep_out import STEP_FACTOR
 from trainer.model import load_merged, load_tokenizer
@@ -24,8 +25,9 @@ from trainer.ranked import REPEATED_COST, Asked
 from trainer.scoring import Texts
 from trainer.stage import release_memory, train_into
 
-RARE = 0.4
-"""How likely the better replies are to be liked, below which a scout is sent."""
+RARE, DOUBTFUL = 0.2, 0.4
+"""The share of the base's replies that people would like, and of the better replies of its pairs,
+below both of which a scout is sent."""
 PAIRS = 40
 """So many pairs it learns from, at most."""
 STRENGTH = 1.5
@@ -36,6 +38,11 @@ COST = 2 * REPEATED_COST
 Progress = Callable[[float, str], None]
 
 _SCOUT = "scout"
+
+
+def is_needed(found: RewardFigures) -> bool:
+    """Say whether what people like is rare in what the base says, and its pairs hardly show it."""
+    return found.liked < RARE and found.likely < DOUBTFUL
 
 
 def send(

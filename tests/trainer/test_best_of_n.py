@@ -199,6 +199,7 @@ def test_where_likes_are_rare_a_scouts_replies_are_ranked_too(
     for directory in (whole, died):
         directory.mkdir()
     monkeypatch.setattr(scout, "RARE", 1.1)
+    monkeypatch.setattr(scout, "DOUBTFUL", 1.1)
     told: list[float] = []
     lesson = learn(spec, votes(), [], whole, lambda done, _: told.append(done))
     assert told == sorted(told)
@@ -223,11 +224,15 @@ def interrupted(*given: object, **named: object) -> None:
 
 
 def test_where_likes_are_common_no_scout_is_sent(tiny_model: Path, tmp_path: Path) -> None:
-    """Half of all votes are likes here."""
+    """Half of all votes are likes here; nor where the pairs show what is rare."""
     lesson = learn(job_spec(tiny_model, BON, **SMALL), votes(), [], tmp_path, lambda *told: None)
-    assert lesson.figures.likely > scout.RARE
+    assert lesson.figures.liked > scout.RARE
     assert lesson.figures.scouted == 0
     assert not (tmp_path / "scout").exists()
+    rare = lesson.figures.model_copy(update={"liked": 0.1, "likely": 0.3})
+    assert scout.is_needed(rare)
+    assert not scout.is_needed(rare.model_copy(update={"likely": 0.5}))
+    assert not scout.is_needed(rare.model_copy(update={"liked": 0.3}))
 
 
 def test_draws_are_not_drawn_again(tiny_model: Path, tmp_path: Path) -> None:
