@@ -28,6 +28,9 @@ from trainer.stage import release_memory, train_into
 RARE, DOUBTFUL = 0.2, 0.4
 """The share of the base's replies that people would like, and of the better replies of its pairs,
 below both of which a scout is sent."""
+MOST_LUCK = 0.05
+"""How often luck may foretell the votes as well: what is no more than luck would only be learnt
+more firmly."""
 PAIRS = 40
 """So many pairs it learns from, at most."""
 STRENGTH = 1.5
@@ -41,8 +44,11 @@ _SCOUT = "scout"
 
 
 def is_needed(found: RewardFigures) -> bool:
-    """Say whether what people like is rare in what the base says, and its pairs hardly show it."""
-    return found.liked < RARE and found.likely < DOUBTFUL
+    """Say whether there is something that people like, rare in what the base says, and its pairs
+    hardly show it.
+    """
+    rare = found.liked < RARE and found.likely < DOUBTFUL
+    return rare and found.p_value <= MOST_LUCK
 
 
 def send(

@@ -224,15 +224,17 @@ def interrupted(*given: object, **named: object) -> None:
 
 
 def test_where_likes_are_common_no_scout_is_sent(tiny_model: Path, tmp_path: Path) -> None:
-    """Half of all votes are likes here; nor where the pairs show what is rare."""
+    """Half of all votes are likes here; nor where the pairs show what is rare, or
+    nothing is known that luck would not foretell as well.
+    """
     lesson = learn(job_spec(tiny_model, BON, **SMALL), votes(), [], tmp_path, lambda *told: None)
     assert lesson.figures.liked > scout.RARE
     assert lesson.figures.scouted == 0
     assert not (tmp_path / "scout").exists()
-    rare = lesson.figures.model_copy(update={"liked": 0.1, "likely": 0.3})
+    rare = lesson.figures.model_copy(update={"liked": 0.1, "likely": 0.3, "p_value": 0.05})
     assert scout.is_needed(rare)
-    assert not scout.is_needed(rare.model_copy(update={"likely": 0.5}))
-    assert not scout.is_needed(rare.model_copy(update={"liked": 0.3}))
+    for figure, value in {"likely": 0.5, "liked": 0.3, "p_value": 0.06}.items():
+        assert not scout.is_needed(rare.model_copy(update={figure: value}))
 
 
 def test_draws_are_not_drawn_again(tiny_model: Path, tmp_path: Path) -> None:
