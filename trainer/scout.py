@@ -38,6 +38,9 @@ STRENGTH = 1.5
 COST = 2 * REPEATED_COST
 """What repeating itself costs a reply where a scout's are ranked: it does so more than the base."""
 
+NEVER_S = 1e9
+"""So few steps are done again rather than kept."""
+
 Progress = Callable[[float, str], None]
 
 _SCOUT = "scout"
@@ -69,7 +72,7 @@ def send(
             pairs,
             before=None,
             resume=False,
-            checkpoint_s=float("inf"),
+            checkpoint_s=NEVER_S,
             tell=_teller(on_progress),
         )
         release_memory()

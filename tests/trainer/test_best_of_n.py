@@ -33,6 +33,7 @@ from trainer.tokens import make_encoder
 from trainer.train import _as_rows
 
 BON = DPO.model_copy(update={"on": "draws", "epochs": 1.0, "batch_size": 2})
+VOTED = {"and you there?", "it is as it is"}
 SMALL = {
     "draws": 4,
     "ranked_prompts": 8,
@@ -64,9 +65,6 @@ def teacher(spec: JobSpec) -> Teacher:
 
 def lesson_of(own: Teacher, work: Path) -> Lesson:
     return own.teach(votes(), own.draws(votes(), work / DRAWS, print), print)[0]
-
-
-VOTED = {"and you there?", "it is as it is"}
 
 
 def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: Path) -> None:
@@ -207,7 +205,7 @@ def test_where_likes_are_rare_a_scouts_replies_are_ranked_too(
     drawn = {o.text for one in Draws.read(whole / DRAWS).asked for o in one.options}
     sides = [{pair.chosen, pair.rejected} - VOTED for pair in lesson.pairs]
     assert any(side and not side & drawn for side in sides)
-    assert all(side <= drawn or not side & drawn for side in sides[: lesson.figures.pairs])
+    assert all(side <= drawn or not side & drawn for side in sides)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(scout, "load_merged", interrupted)
