@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,11 +205,10 @@ def contrary_people(said: Opinions) -> frozenset[str]:
 
     The reward of the others orders a person's votes and pairs; z is how many standard errors under
     chance it does so (Mann and Whitney for votes, the sign test for pairs, added up by Stouffer's
-    rule). A person of another taste is not contrary: their votes are in no order at all. Nobody is
-    where they would be half of what was said: then none can tell who contradicts whom.
+    rule). A person of another taste is not contrary: their votes are in no order at all.
     """
     spoken = Counter([*said.of_votes.people, *said.of_pairs.people])
-    found = set()
+    against = {}
     for person, count in spoken.items():
         others = said.without(frozenset([person]))
         if count < FEWEST_SAID or len(others.labels) + len(others.chosen) < FEWEST_SAID:
@@ -219,9 +218,23 @@ def contrary_people(said: Opinions) -> frozenset[str]:
         differences = reward.score(own.chosen) - reward.score(own.rejected)
         z = together(votes_z(reward.score(own.votes), own.labels > 0), pairs_z(differences))
         if z < -CONTRARY_Z:
-            found.add(person)
-    of_them = sum(spoken[person] for person in found)
-    return frozenset(found if 2 * of_them < spoken.total() else ())
+            against[person] = z
+    return fewer_than_half(against, spoken)
+
+
+def fewer_than_half(against: Mapping[str, float], spoken: Mapping[str, int]) -> frozenset[str]:
+    """Return the most contrary people by their z, as long as they said less than all others.
+
+    At half none can tell who contradicts whom; and who is contradicted by one loud person seems
+    contrary to all others together.
+    """
+    found, said = set(), 0
+    for person in sorted(against, key=lambda one: (against[one], one)):
+        said += spoken[person]
+        if 2 * said >= sum(spoken.values()):
+            break
+        found.add(person)
+    return frozenset(found)
 
 
 def scale_of(said: Opinions) -> Scale:

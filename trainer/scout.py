@@ -28,9 +28,9 @@ from trainer.stage import release_memory, train_into
 RARE, DOUBTFUL = 0.2, 0.4
 """The share of the base's replies that people would like, and of the better replies of its pairs,
 below both of which a scout is sent."""
-MOST_LUCK = 0.05
+MOST_LUCK = 0.1
 """How often luck may foretell the votes as well: what is no more than luck would only be learnt
-more firmly."""
+more firmly. Twice the gate's bound: a few votes more, and it passes."""
 PAIRS = 40
 """So many pairs it learns from, at most."""
 STRENGTH = 1.5

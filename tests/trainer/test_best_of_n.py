@@ -229,9 +229,9 @@ def test_where_likes_are_common_no_scout_is_sent(tiny_model: Path, tmp_path: Pat
     assert lesson.figures.liked > scout.RARE
     assert lesson.figures.scouted == 0
     assert not (tmp_path / "scout").exists()
-    rare = lesson.figures.model_copy(update={"liked": 0.1, "likely": 0.3, "p_value": 0.05})
+    rare = lesson.figures.model_copy(update={"liked": 0.1, "likely": 0.3, "p_value": 0.1})
     assert scout.is_needed(rare)
-    for figure, value in {"likely": 0.5, "liked": 0.3, "p_value": 0.06}.items():
+    for figure, value in {"likely": 0.5, "liked": 0.3, "p_value": 0.11}.items():
         assert not scout.is_needed(rare.model_copy(update={figure: value}))
 
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from trainer.figures import auc
-from trainer.reward import Opinions, Rows, contrary_people, fit_reward, out_of_fold
+from trainer.reward import (
+    Opinions,
+    Rows,
+    contrary_people,
+    fewer_than_half,
+    fit_reward,
+    out_of_fold,
+)
 from trainer.style import FEATURES
 
 STATES = 6
@@ -70,6 +77,14 @@ def test_of_two_who_contradict_each_other_neither_is_left_out() -> None:
     of_votes = rows(["ann"] * 80 + ["loud"] * 80)
     both = Opinions(said.votes, said.labels, of_votes, said.chosen, said.rejected, said.of_pairs)
     assert contrary_people(both) == frozenset()
+
+
+def test_the_most_contrary_are_left_out_first_and_never_half_of_what_was_said() -> None:
+    """Who is contradicted by one loud person may seem contrary too."""
+    against = {"ann": -2.5, "loud": -6.0}
+    assert fewer_than_half(against, {"ann": 15, "loud": 40, "ben": 45}) == {"loud"}
+    assert fewer_than_half(against, {"ann": 10, "loud": 30, "ben": 60}) == {"ann", "loud"}
+    assert fewer_than_half(against, {"ann": 10, "loud": 50, "ben": 40}) == frozenset()
 
 
 def test_a_far_outlier_counts_no_more_than_an_odd_one() -> None:
