@@ -191,7 +191,7 @@ class GateSettings(_Section):
     min_held_out: Positive = 16
     min_each_side: Positive = 4
     max_p_value: Annotated[float, Field(gt=0, le=1)] = 0.05
-    min_accuracy: Annotated[float, Field(ge=0, lt=1)] = 0.55
+    min_accuracy: Annotated[float, Field(ge=0, lt=1)] = 0.6
     min_gain: float = 0.0
     max_keep_drop: Annotated[float, Field(ge=0, le=1)] = 0.15
     max_perplexity_ratio: Annotated[float, Field(ge=1)] = 1.25

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.learning.luck`: how often the gate finds something in votes.
+"""`python -m benchmarks.learning.luck`: how often the gate's `luck` finds something in votes.
 
-The communities of an arm and the same thumbs dealt out anew, many seeds, nothing trained: `luck`
-and `accuracy` of a run of ranked replies rest on the votes alone, and where they refuse, so does
-the gate, whatever an adapter trained on such votes would be like. What members voted on is read
-once for all communities. Figures are kept as they are found, so a run that was stopped goes on.
+The communities of an arm and the same thumbs dealt out anew, many seeds, nothing trained: where
+`luck` refuses, so does the gate, whatever an adapter trained on such votes would be like. What
+members voted on is read once for all communities. p-values are kept as they are found, so a run
+that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,19 +30,17 @@ from core.intervals import wilson
 from core.jobs import VoteExample
 from core.sections import GateSettings
 from core.settings import Settings
-from trainer import figures
-from trainer.best_of_n import Floats, Teacher, foretold
+from trainer.best_of_n import Floats, Teacher
 from trainer.draws import Prompt
 from trainer.luck import chance_of_luck
 from trainer.plan import plan_training
 from trainer.ranked import Option
-from trainer.reward import Opinions, contrary_people
 
 HONEST, SHUFFLED = "votes-240", "shuffled-240"
 KEPT = "luck.json"
 
-Found = dict[str, tuple[float, float]]
-"""p and accuracy by taste, arm and seed, as a cell is named."""
+Chances = dict[str, float]
+"""p by taste, arm and seed, as a cell is named."""
 
 
 def _quiet(done: float) -> None:
@@ -64,44 +62,32 @@ def main() -> None:
         print(json.dumps(found))
 
 
-def measure(seeds: Sequence[int], directory: Path) -> Found:
-    """Return both figures of every taste, arm and seed; they are kept in the directory."""
+def measure(seeds: Sequence[int], directory: Path) -> Chances:
+    """Return p of every taste, arm and seed; what is found is kept in the directory."""
     settings, _ = default_world()
     prompts, _ = split_prompts()
     world = World(prompts, load_pool(directory / "pool.jsonl", prompts, 2))
     kept = directory / KEPT
-    found: Found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    found: Chances = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     reader = Reader(default_teacher().drawer)
     for seed in seeds:
         for taste in TASTES:
             for arm in (HONEST, SHUFFLED):
                 name = f"{taste}-{arm}-s{seed}"
                 if name not in found:
-                    votes, learnt = votes_of(arm, taste, world, seed, settings)
-                    p, accuracy = found[name] = _asked(reader.opinions(votes, _quiet), learnt, seed)
+                    votes = votes_of(arm, taste, world, seed, settings)
+                    found[name] = chance_of_luck(reader.opinions(votes, _quiet), seed)
                     write_atomic(kept, json.dumps(found, indent=1))
-                    told = f"{name}: p {p:.4f}, accuracy {accuracy:.3f}"
-                    print(told, file=sys.stderr, flush=True)
+                    print(f"{name}: p {found[name]:.4f}", file=sys.stderr, flush=True)
     return found
-
-
-def _asked(said: Opinions, learnt: int, seed: int) -> tuple[float, float]:
-    """Return what the gate asks of votes, of which the first `learnt` are learnt from."""
-    trained = said.first(learnt, 0)
-    judged = foretold(trained.without(contrary_people(trained)), seed)
-    return chance_of_luck(said, seed), figures.accuracy(judged)
 
 
 def votes_of(
     arm: str, taste: str, world: World, seed: int, settings: Settings
-) -> tuple[list[VoteExample], int]:
-    """Return what a run would learn from and hold out, and how many of it come first to learn."""
+) -> list[VoteExample]:
+    """Return what a run would learn from and hold out."""
     plan = plan_training(feedback_rows(ARMS[arm](TASTES[taste], world, seed)), settings, "auto")
-    learnt, held_out = (
-        [one for one in part if isinstance(one, VoteExample)]
-        for part in (plan.train, plan.held_out)
-    )
-    return [*learnt, *held_out], len(learnt)
+    return [one for one in [*plan.train, *plan.held_out] if isinstance(one, VoteExample)]
 
 
 @dataclass
@@ -122,25 +108,19 @@ class Reader(Teacher):
         return np.array([self.known[key] for key in keys])
 
 
-def table(found: Found, seeds: Sequence[int]) -> list[str]:
-    """How many communities pass by taste, and by each check of all, with the smallest p."""
-    bounds = GateSettings()
+def table(found: Mapping[str, float], seeds: Sequence[int]) -> list[str]:
+    """How many communities pass by taste, and together with the interval and the smallest p."""
+    bound = GateSettings().max_p_value
     body = []
     for arm in (HONEST, SHUFFLED):
         of = {taste: [found[f"{taste}-{arm}-s{seed}"] for seed in seeds] for taste in TASTES}
-        told = [one for asked in of.values() for one in asked]
-        lucky = [p <= bounds.max_p_value for p, _ in told]
-        right = [accuracy >= bounds.min_accuracy for _, accuracy in told]
-        both = [all(checks) for checks in zip(lucky, right, strict=True)]
-        by_taste = (sum(both[n : n + len(seeds)]) for n in range(0, len(both), len(seeds)))
-        low, high = wilson(sum(both), len(both))
-        together = f"{sum(both)} of {len(both)} ({low:.2f} to {high:.2f})"
-        smallest = f"{min(p for p, _ in told):.4f}"
-        body.append(
-            [arm, *map(str, by_taste), together, str(sum(lucky)), str(sum(right)), smallest]
-        )
-    head = ("passes both", *TASTES, "together (95 %)", "luck", "accuracy", "smallest p")
-    return aligned(head, body)
+        passed = {taste: sum(p <= bound for p in chances) for taste, chances in of.items()}
+        count, total = len(TASTES) * len(seeds), sum(passed.values())
+        low, high = wilson(total, count)
+        together = f"{total} of {count} ({low:.2f} to {high:.2f})"
+        smallest = min(p for chances in of.values() for p in chances)
+        body.append([arm, *map(str, passed.values()), together, f"{smallest:.4f}"])
+    return aligned(("passes", *TASTES, "together (95 %)", "smallest p"), body)
 
 
 if __name__ == "__main__":

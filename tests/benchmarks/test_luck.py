@@ -22,7 +22,7 @@ def test_a_reply_is_read_once_and_as_a_run_reads_it(tiny_model: Path) -> None:
     drawer = Drawer(spec, load_base(spec).eval(), Texts(load_tokenizer(spec), spec.max_length))
     reader = Reader(drawer)
     honest, shuffled = (
-        votes_of(arm, TASTE, small_world(), 0, small_settings())[0] for arm in (HONEST, SHUFFLED)
+        votes_of(arm, TASTE, small_world(), 0, small_settings()) for arm in (HONEST, SHUFFLED)
     )
     said = reader.opinions(honest, print)
     read = len(reader.known)
@@ -35,9 +35,9 @@ def test_a_reply_is_read_once_and_as_a_run_reads_it(tiny_model: Path) -> None:
 
 
 def test_what_passes_is_counted_by_taste() -> None:
-    """At the gate's bounds for both figures, with the smallest p beside."""
+    """At the gate's bound, with the smallest p beside."""
     found = {
-        f"{taste}-{arm}-s{seed}": ((0.004 if arm == HONEST else 0.2), 0.7 if seed == 0 else 0.4)
+        f"{taste}-{arm}-s{seed}": 0.004 if arm == HONEST and seed == 0 else 0.2
         for taste in TASTES
         for arm in (HONEST, SHUFFLED)
         for seed in (0, 1)
@@ -45,6 +45,5 @@ def test_what_passes_is_counted_by_taste() -> None:
     honest, shuffled = table(found, (0, 1))[-2:]
     assert "6 of 12 (0.25 to 0.75)" in honest
     assert honest.count(" 1 ") == len(TASTES)
-    assert [cell.strip() for cell in honest.split("|")][-4:-2] == ["12", "6"]
     assert "0 of 12" in shuffled
     assert "0.2000" in shuffled
