@@ -96,13 +96,13 @@ def _centred(rows: _Rows, kept: Mask, thumbs: Floats) -> tuple[Floats, Floats]:
     return features, given
 
 
-def _foretold(states: Floats, thumbs: Floats) -> Floats:
+def _foretold(features: Floats, thumbs: Floats) -> Floats:
     """Return Σ t·r of each dealing, r being what a ridge regression on all other rows foretells.
 
     With the hat matrix A = K(K + λ)⁻¹, K the rows' inner products, r = (At - diag(A)t) / (1 -
     diag(A)): leaving one out in closed form (Allen 1974).  # (dealings,)
     """
-    alike = states @ states.T
+    alike = features @ features.T
     hat = np.linalg.solve(alike + RIDGE * np.eye(len(alike)), alike)
     own = np.diag(hat)
     foretold = (thumbs @ hat - thumbs * own) / (1 - own)
@@ -131,18 +131,15 @@ def _foreteller(rows: _Rows, train: Mask, test: Mask) -> Floats:
     """Return A of rewards = A · thumbs: a ridge regression around the mean vote.  # (test, train)
 
     Rewards are without the constant, which is the share of likes among all others: it is lower for
-    a liked reply than for a disliked one, whatever is voted.
+    a liked reply than for a disliked one, whatever is voted. A constant added to all thumbs adds
+    nothing, since the features it is trained on add up to nothing.
     """
-    features, among = rows.features, rows.votes[train]
-    alike = features[train] @ features[train].T
-    centre = np.eye(len(among))
-    if among.any():
-        centre[np.ix_(among, among)] -= 1 / among.sum()
-    across = features[test] @ features[train].T
-    if among.any():
-        across[rows.votes[test]] -= alike[among].mean(axis=0)
-    within = centre @ alike @ centre + RIDGE * np.eye(len(among))
-    found: Floats = np.linalg.solve(within, centre @ across.T).T @ centre
+    features, spoken = rows.features.copy(), train & rows.votes
+    if spoken.any():
+        features[rows.votes] -= features[spoken].mean(axis=0)
+    known, asked = features[train], features[test]
+    within = known @ known.T + RIDGE * np.eye(len(known))
+    found: Floats = np.linalg.solve(within, known @ asked.T).T
     return found
 
 
