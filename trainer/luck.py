@@ -138,8 +138,9 @@ def _foreteller(rows: _Rows, train: Mask, test: Mask) -> Floats:
     if spoken.any():
         features[rows.votes] -= features[spoken].mean(axis=0)
     known, asked = features[train], features[test]
-    within = known @ known.T + RIDGE * np.eye(len(known))
-    found: Floats = np.linalg.solve(within, known @ asked.T).T
+    within: Floats = known @ known.T + RIDGE * np.eye(len(known))
+    across: Floats = known @ asked.T
+    found: Floats = np.linalg.solve(within, across).T
     return found
 
 
