@@ -138,9 +138,8 @@ def _foreteller(rows: _Rows, train: Mask, test: Mask) -> Floats:
     if spoken.any():
         features[rows.votes] -= features[spoken].mean(axis=0)
     known, asked = features[train], features[test]
-    within: Floats = known @ known.T + RIDGE * np.eye(len(known))
-    across: Floats = known @ asked.T
-    found: Floats = np.linalg.solve(within, across).T
+    within = known @ known.T + RIDGE * np.eye(len(known))
+    found: Floats = asked @ known.T @ np.linalg.inv(within)
     return found
 
 
