@@ -59,13 +59,15 @@ class Figures:
     """What was measured of one version; None where it was not.
 
     `keep_score`: share of the keep-set passed; `accuracy`: share of held-out comparisons in the
-    order people voted (0.5 is chance).
+    order people voted (0.5 is chance); `odds`: how many times the base's the odds of a 👍 are, as
+    foretold from the votes.
     """
 
     name: str
     likes: Likes
     keep_score: float | None
     accuracy: Interval | None
+    odds: Interval | None
 
 
 async def shelf(database: AsyncDatabase, scope: str) -> Shelf:
@@ -230,4 +232,5 @@ def _figures(name: str, likes: dict[str, Likes], reports: dict[str, Report]) -> 
         likes=likes.get(name, (0, 0)),
         keep_score=system.keep_score if system else None,
         accuracy=own.preference.accuracy if own and own.preference else None,
+        odds=own.odds if own else None,
     )

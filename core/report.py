@@ -5,6 +5,7 @@ Every figure is on data the candidate was not trained on. `System` is base, live
 
 from __future__ import annotations
 
+from math import exp
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.errors import InvalidInput
 from core.jobs import REPORT
+
+_LARGEST = 20.0
+"""Log-odds beyond which nothing is told apart any more."""
 
 
 class _Part(BaseModel):
@@ -131,6 +135,18 @@ class Report(_Part):
     eval_counts: dict[str, int]
     times_s: dict[str, float]
     train_metrics: dict[str, Any]
+
+    @property
+    def odds(self) -> Interval | None:
+        """Return how many times the base's the odds of a 👍 are, as foretold from the votes.
+
+        None where no reward was fitted to them (RewardFigures.gain).
+        """
+        gain = self.reward.gain if self.reward else None
+        if gain is None:
+            return None
+        value, low, high = (exp(min(one, _LARGEST)) for one in (gain.value, gain.low, gain.high))
+        return Interval(value=value, low=low, high=high, n=gain.n)
 
 
 def read_report(directory: Path) -> Report:

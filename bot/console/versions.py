@@ -36,6 +36,7 @@ class Version:
     reason: str
     likes: Liked
     accuracy: Interval | None
+    odds: Interval | None
     keep_score: float | None
     moved: Event | None
     needs_retraining: bool = False
@@ -157,6 +158,7 @@ async def _versions(console: Console) -> list[Version]:
                 reason=reason_of(record, data_dir),
                 likes=liked(record.name, *stand.likes.get(record.name, (0, 0))),
                 accuracy=report.preference.accuracy if report and report.preference else None,
+                odds=report.odds if report else None,
                 keep_score=candidate.keep_score if candidate else None,
                 moved=moves[record.name],
                 needs_retraining=record.name in flagged,
@@ -167,7 +169,7 @@ async def _versions(console: Console) -> list[Version]:
 
 def _base(live: str, likes: tuple[int, int], moved: Event | None) -> Version:
     state = "live" if live == BASE else "candidate"
-    return Version(BASE, None, state, "", liked(BASE, *likes), None, None, moved)
+    return Version(BASE, None, state, "", liked(BASE, *likes), None, None, None, moved)
 
 
 def _last_move(events: list[Event], scope: str) -> Event | None:

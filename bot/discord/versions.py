@@ -140,6 +140,8 @@ def compare_embed(figures: tuple[Figures, Figures], standing: Standing | None) -
         if one.accuracy is not None:
             own = one.accuracy
             lines.append(words.preference(own.value, own.low, own.high))
+        if one.odds is not None:
+            lines.append(words.odds(one.odds.value, one.odds.low, one.odds.high))
         if one.keep_score is not None:
             lines.append(words.keep_set(one.keep_score))
         embed.add_field(name=words.heading(one.name), value="\n".join(lines))

@@ -232,6 +232,11 @@ def preference(value: float, low: float, high: float) -> str:
     return f"Agrees with held-out votes: {value:.0%} ({low:.0%} to {high:.0%}; chance is 50%)"
 
 
+def odds(times: float, low: float, high: float) -> str:
+    """Give by how much likes of a version's replies are foretold to rise, in /adapter compare."""
+    return f"Odds of a 👍, foretold from votes: {times:.1f} × the base's ({low:.1f} to {high:.1f})"
+
+
 def tally(one: str, won: int, lost: int, ties: int, people: int) -> str:
     """Give the blind votes between two versions, in /adapter compare."""
     noun = "person" if people == 1 else "people"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import log
 from typing import Any
 
 from simcord.env import Env
@@ -12,7 +13,7 @@ from bot.arena import Standing
 from bot.discord.versions import compare_embed, show_embed
 from bot.world import World
 from core.records import Run
-from core.report import Interval, PreferenceFigures, Report, SystemFigures
+from core.report import Interval, PreferenceFigures, Report, RewardFigures, SystemFigures
 from storage.database import Database
 from tests.bot.discord.conftest import Town
 from tests.bot.test_arena import publish, speak, spoil
@@ -55,6 +56,16 @@ def report(run_id: str, name: str) -> dict[str, Any]:
         why="",
         reference="base",
         preference=preference,
+        reward=RewardFigures(
+            accuracy=accuracy,
+            p_value=0.001,
+            style={},
+            length_z=0.0,
+            prompts=8,
+            drawn=32,
+            pairs=8,
+            gain=Interval(value=log(3.0), low=log(1.9), high=log(4.6), n=8),
+        ),
         systems={"base": figures(1.0), "candidate": figures(0.9)},
         samples=[],
         train_counts={},
@@ -113,11 +124,13 @@ async def test_the_base_has_the_figures_the_other_report_gives_it(world: World) 
     one, base = await side_by_side(world.database, SCOPE, name, "base")
     assert (one.keep_score, base.keep_score) == (0.9, 1.0)
     assert one.accuracy is not None
-    assert base.accuracy is None
+    assert (base.accuracy, base.odds) == (None, None)
     standing = Standing(name, "base", 3, 1, 0, 2, 0.75, 0.30, 0.95)
     embed = compare_embed((one, base), standing)
     assert "Fixed tasks still right: 90%" in str(embed.fields[0].value)
     assert "Agrees with held-out votes: 75%" in str(embed.fields[0].value)
+    assert "foretold from votes: 3.0 × the base's (1.9 to 4.6)" in str(embed.fields[0].value)
+    assert "foretold" not in str(embed.fields[1].value)
     assert str(embed.fields[2].value).splitlines() == [
         "v1 won 3, lost 1, tied 0, by 2 people.",
         "Share for v1: 75% (likely 30% to 95%; a tie is half).",
