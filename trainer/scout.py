@@ -30,7 +30,8 @@ RARE, DOUBTFUL = 0.2, 0.4
 below both of which a scout is sent."""
 MOST_LUCK = 0.1
 """How often luck may foretell the votes as well: what is no more than luck would only be learnt
-more firmly. Twice the gate's bound: a few votes more, and it passes."""
+more firmly. Twice the gate's bound: what stands between the two was learnt well where it was tried
+(docs/experiments.md), though the gate refuses it."""
 PAIRS = 40
 """So many pairs it learns from, at most."""
 STRENGTH = 1.5
