@@ -73,7 +73,7 @@ def learn(
             held_out=held_out,
         )
         del teacher  # so that a large base is not in memory twice
-        if scout.is_needed(lesson.figures):
+        if scout.is_needed(lesson.figures, about_length=ranking.any_length):
             lesson = _scouted(
                 spec,
                 lesson,

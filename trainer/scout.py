@@ -25,7 +25,7 @@ from trainer.ranked import REPEATED_COST, Asked
 from trainer.scoring import Texts
 from trainer.stage import release_memory, train_into
 
-RARE, DOUBTFUL = 0.2, 0.4
+RARE, DOUBTFUL = 0.22, 0.45
 """The share of the base's replies that people would like, and of the better replies of its pairs,
 below both of which a scout is sent."""
 MOST_LUCK = 0.1
@@ -47,10 +47,12 @@ Progress = Callable[[float, str], None]
 _SCOUT = "scout"
 
 
-def is_needed(found: RewardFigures) -> bool:
+def is_needed(found: RewardFigures, *, about_length: bool) -> bool:
     """Say whether there is something that people like, rare in what the base says, and its pairs
-    hardly show it.
+    hardly show it. Where the votes are about length they do: replies of any length are drawn.
     """
+    if about_length:
+        return False
     rare = found.liked < RARE and found.likely < DOUBTFUL
     return rare and found.p_value <= MOST_LUCK
 

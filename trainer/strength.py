@@ -29,21 +29,23 @@ from trainer.scoring import System, Systems, Texts
 TUNESET = "tuneset.jsonl"
 STRENGTHS = (1.5, 1.25, 1.0, 0.8, 0.65, 0.5, 0.4, 0.32, 0.25)
 """As multiples of what was trained."""
+STRONGEST = 2.0
+"""Tried where no question is lost at the first of these, and taken if then none is either."""
 MOST_LOST = 2
 """Questions, of about twenty, that may be lost."""
 STEADY = 0.7
 """The temperature at which the base must answer a question well, too: many greedy answers turn at
 any touch, and say nothing about forgetting."""
-MOST_REPEATED = 0.02
+MOST_REPEATED = 0.03
 """By how much the share of repeated 4-grams may be above the base's, in all replies but the worst:
 one that is stuck would decide alone."""
-MOST_STRETCHED = 2.5
+MOST_STRETCHED = 1.7
 """The factor by which the mean length may change, either way: less than the gate allows, which
 hears other prompts. The median of sixteen replies is no measure: of a brief adapter's some are
 short and some as long as before."""
-TOKENS, BASE_TOKENS = 48, 80
-"""How long the replies to people's prompts are at most that show it, and the base's: cut where an
-adapter's are they would make short ones look half as short."""
+TOKENS = 80
+"""How long the replies to people's prompts are at most that show it: half of what is repeated in
+them stands after the first 48, and cut there the base's would make short ones look less short."""
 
 BATCH = 64
 
@@ -85,11 +87,11 @@ class Strength:
 
 
 def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] = ()) -> Strength:
-    """Return the greatest strength whose cost is bearable, or the least there is.
+    """Return the greatest strength whose cost is bearable, the least there is, or STRONGEST.
 
     `model` is a PeftModel with the candidate active; its weights are left as they are. `prompts`
-    are people's own, as token ids. The greatest too where the base
-    knows none of the answers and there are no prompts.
+    are people's own, as token ids. The first of STRENGTHS where the base knows none of the answers
+    and there are no prompts.
     """
     systems = Systems(model.eval())
     items = load_items(TUNESET)
@@ -97,20 +99,29 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
     for temperature in (0.0, STEADY):
         good = _answers(systems, "base", texts, known, temperature)
         known = [item for item, answered in zip(known, good, strict=True) if answered]
-    before = _talk(systems, "base", prompts, texts, BASE_TOKENS)
-    tried: dict[float, Cost] = {}
-    for strength in STRENGTHS[:-1]:
+    before = _talk(systems, "base", prompts, texts)
+
+    def cost_of(strength: float) -> Cost:
         with _scaled(model, strength):
-            after = _talk(systems, "candidate", prompts, texts, TOKENS)
+            after = _talk(systems, "candidate", prompts, texts)
             rise = round(after.repeated - before.repeated, 4)
             cost = Cost(rise, round(after.length / before.length, 2))
-            if cost.bearable:
-                lost = _answers(systems, "candidate", texts, known).count(False)
-                cost = replace(cost, lost=lost)
-        tried[strength] = cost
-        if cost.bearable:
-            return Strength(strength, len(known), tried)
-    return Strength(STRENGTHS[-1], len(known), tried)
+            if not cost.bearable:
+                return cost
+            return replace(cost, lost=_answers(systems, "candidate", texts, known).count(False))
+
+    tried: dict[float, Cost] = {}
+    value = STRENGTHS[-1]
+    for strength in STRENGTHS[:-1]:
+        tried[strength] = cost_of(strength)
+        if tried[strength].bearable:
+            value = strength
+            break
+    if value == STRENGTHS[0] and known and tried[value].lost == 0:
+        tried[STRONGEST] = cost_of(STRONGEST)
+        if tried[STRONGEST].bearable and tried[STRONGEST].lost == 0:
+            value = STRONGEST
+    return Strength(value, len(known), tried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +135,12 @@ class _Talk:
 
 
 def _talk(
-    systems: Systems,
-    system: System,
-    prompts: Sequence[Sequence[int]],
-    texts: Texts,
-    max_tokens: int,
+    systems: Systems, system: System, prompts: Sequence[Sequence[int]], texts: Texts
 ) -> _Talk:
-    """Draw a reply to each prompt; without any nothing is repeated and all is one token long.
-
-    What is repeated counts in the first `TOKENS` of each: the longer, the more.
-    """
+    """Draw a reply to each prompt; without any nothing is repeated and all is one token long."""
     drawing = Drawing(
         end_ids=frozenset({texts.end_id}),
-        max_tokens=max_tokens,
+        max_tokens=TOKENS,
         temperature=0.7,
         top_p=0.95,
         batch=BATCH,
@@ -144,7 +148,7 @@ def _talk(
     if not prompts:
         return _Talk(0.0, 1.0)
     said = [reply.token_ids for reply in draw_replies(systems, system, prompts, drawing)]
-    repeated = sorted(repeated_share(reply[:TOKENS]) for reply in said)
+    repeated = sorted(map(repeated_share, said))
     return _Talk(fmean(repeated[:-1] or [0.0]), max(1.0, fmean(map(len, said))))
 
 

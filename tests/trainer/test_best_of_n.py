@@ -196,8 +196,7 @@ def test_where_likes_are_rare_a_scouts_replies_are_ranked_too(
     whole, died = tmp_path / "whole", tmp_path / "died"
     for directory in (whole, died):
         directory.mkdir()
-    monkeypatch.setattr(scout, "RARE", 1.1)
-    monkeypatch.setattr(scout, "DOUBTFUL", 1.1)
+    monkeypatch.setattr(scout, "is_needed", lambda *found, **about: True)  # likes are common here
     told: list[float] = []
     lesson = learn(spec, votes(), [], whole, lambda done, _: told.append(done))
     assert told == sorted(told)
@@ -222,17 +221,19 @@ def interrupted(*given: object, **named: object) -> None:
 
 
 def test_where_likes_are_common_no_scout_is_sent(tiny_model: Path, tmp_path: Path) -> None:
-    """Half of all votes are likes here; nor where the pairs show what is rare, or
-    nothing is known that luck would not foretell as well.
+    """Half of all votes are likes here; nor where the pairs show what is rare, or nothing is known
+    that luck would not foretell as well, or length is what the votes are about.
     """
     lesson = learn(job_spec(tiny_model, BON, **SMALL), votes(), [], tmp_path, lambda *told: None)
     assert lesson.figures.liked > scout.RARE
     assert lesson.figures.scouted == 0
     assert not (tmp_path / "scout").exists()
     rare = lesson.figures.model_copy(update={"liked": 0.1, "likely": 0.3, "p_value": 0.1})
-    assert scout.is_needed(rare)
+    assert scout.is_needed(rare, about_length=False)
+    assert not scout.is_needed(rare, about_length=True)
     for figure, value in {"likely": 0.5, "liked": 0.3, "p_value": 0.11}.items():
-        assert not scout.is_needed(rare.model_copy(update={figure: value}))
+        other = rare.model_copy(update={figure: value})
+        assert not scout.is_needed(other, about_length=False)
 
 
 def test_draws_are_not_drawn_again(tiny_model: Path, tmp_path: Path) -> None:
