@@ -30,7 +30,7 @@ TUNESET = "tuneset.jsonl"
 STRENGTHS = (1.5, 1.25, 1.0, 0.8, 0.65, 0.5, 0.4, 0.32, 0.25)
 """As multiples of what was trained."""
 STRONGEST = 2.0
-"""Tried where no question is lost at the first of these, and taken if then none is either."""
+"""Tried where no question is lost at the first of these, and taken if then one is at most."""
 MOST_LOST = 2
 """Questions, of about twenty, that may be lost."""
 STEADY = 0.7
@@ -119,7 +119,7 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
             break
     if value == STRENGTHS[0] and known and tried[value].lost == 0:
         tried[STRONGEST] = cost_of(STRONGEST)
-        if tried[STRONGEST].bearable and tried[STRONGEST].lost == 0:
+        if tried[STRONGEST].bearable and (tried[STRONGEST].lost or 0) <= 1:
             value = STRONGEST
     return Strength(value, len(known), tried)
 
