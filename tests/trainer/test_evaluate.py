@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from core.jobs import ChatMessage, Example, JobSpec, PairExample, VoteExample
 from core.report import Report
 from tests.tiny import make_tiny_adapter
-from trainer.evaluate import evaluate_job, sample_prompts
+from trainer.best_of_n import Teacher
+from trainer.draws import Drawer
+from trainer.evaluate import Bench, evaluate_job, sample_prompts
+from trainer.ranked import Option
+from trainer.reward import Reward, Scale
 from trainer.sampling import Drawing, choose, draw_replies
 from trainer.scoring import Scored, Systems, Texts, kl_to_base, perplexity, reply_logprobs
+from trainer.style import style_features
 
 END = frozenset({2})
 
@@ -100,6 +106,35 @@ def test_a_whole_evaluation_fills_the_report(world: dict[str, Any]) -> None:
     assert seen == sorted(seen) and seen[-1] == 1.0
     assert world["model"].active_adapter == "default"
     assert set(world["model"].peft_config) == {"default"}
+
+
+def test_a_gain_that_is_not_clear_is_heard_again(world: dict[str, Any]) -> None:
+    """Every system answers once more, and both replies to a prompt count; one that is clear, or
+    none at all, is taken as it is."""
+    own = spec(world, live=False)
+    texts = Texts(world["tokenizer"], own.max_length)
+    prompts = sample_prompts([vote(number) for number in range(6)], 4, 0)
+    bench = Bench(own, Systems(world["model"]), texts, prompts)
+    for system in bench.systems.names:
+        bench.drawn[system] = bench._draw(system, own.seed)
+    wide = len(style_features("a", "b", complete=True))
+    asked = [ChatMessage(role="user", content="a")]
+    said = [(asked, Option("b", complete=True))]
+    size = Teacher(Drawer(own, world["model"], texts)).features(said).shape[1]
+    heard = set()
+    for seed in range(20):
+        weights = np.random.default_rng(seed).normal(size=size)
+        weights[-wide:] = 0
+        reward = Reward(Scale(np.zeros(size), np.ones(size)), weights, 0.0)
+        first = bench._over(bench._scores(reward, bench.drawn))["gain"]
+        told: list[str] = []
+        found = bench.gains(reward, lambda fraction, message, told=told: told.append(message))
+        unclear = first.low <= 0 < first.value
+        heard.add(unclear)
+        assert len(told) == (2 if unclear else 0)
+        assert (found["gain"] == first) is not unclear
+        assert found["gain"].n == len(prompts)
+    assert heard == {True, False}
 
 
 def test_an_empty_test_set_has_no_preference_figures(world: dict[str, Any]) -> None:
