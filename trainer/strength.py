@@ -39,7 +39,7 @@ any touch, and say nothing about forgetting."""
 MOST_REPEATED = 0.03
 """By how much the share of repeated 4-grams may be above the base's, in all replies but the worst:
 one that is stuck would decide alone."""
-MOST_STRETCHED = 1.7
+MOST_STRETCHED = 2.1
 """The factor by which the mean length may change, either way: less than the gate allows, which
 hears other prompts. The median of sixteen replies is no measure: of a brief adapter's some are
 short and some as long as before."""
