@@ -49,7 +49,7 @@ _SCOUT = "scout"
 
 def is_needed(found: RewardFigures, *, about_length: bool) -> bool:
     """Say whether there is something that people like, rare in what the base says, and its pairs
-    hardly show it. Where the votes are about length they do: replies of any length are drawn.
+    hardly show it. None is for votes about length, which replies of any length show.
     """
     if about_length:
         return False

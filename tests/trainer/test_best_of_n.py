@@ -196,7 +196,8 @@ def test_where_likes_are_rare_a_scouts_replies_are_ranked_too(
     whole, died = tmp_path / "whole", tmp_path / "died"
     for directory in (whole, died):
         directory.mkdir()
-    monkeypatch.setattr(scout, "is_needed", lambda *found, **about: True)  # likes are common here
+    # Likes are common here, and a matter of length, which is handed on.
+    monkeypatch.setattr(scout, "is_needed", lambda found, *, about_length: about_length)
     told: list[float] = []
     lesson = learn(spec, votes(), [], whole, lambda done, _: told.append(done))
     assert told == sorted(told)
