@@ -27,12 +27,15 @@ from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Systems, Texts
 
 TUNESET = "tuneset.jsonl"
-STRENGTHS = (1.5, 1.25, 1.0, 0.8, 0.65, 0.5, 0.4, 0.32, 0.25)
-"""As multiples of what was trained."""
+TRAINED = 1.0
+STRONGER, WEAKER = (1.5, 1.25), (0.8, 0.65, 0.5, 0.4, 0.32, 0.25)
+"""As multiples of what was trained, in the order in which they are tried."""
 STRONGEST = 2.0
-"""Tried where no question is lost at the first of these, and taken if then one is at most."""
+"""Tried where no question is lost at the first of the stronger ones."""
 MOST_LOST = 2
-"""Questions, of about twenty, that may be lost."""
+"""Questions, of about twenty, that may be lost as trained or below."""
+MOST_LOST_BEYOND = 1
+"""Questions that may be lost at more: where two were, the keep-set lost up to five of 38."""
 STEADY = 0.7
 """The temperature at which the base must answer a question well, too: many greedy answers turn at
 any touch, and say nothing about forgetting."""
@@ -61,12 +64,11 @@ class Cost:
     stretched: float
     lost: int | None = None
 
-    @property
-    def bearable(self) -> bool:
-        """Whether it may be paid."""
+    def bearable(self, most_lost: int = MOST_LOST) -> bool:
+        """Say whether it may be paid where so many questions may be lost."""
         stretched = max(self.stretched, 1 / self.stretched)
         return (
-            (self.lost or 0) <= MOST_LOST
+            (self.lost or 0) <= most_lost
             and self.repeated <= MOST_REPEATED
             and stretched <= MOST_STRETCHED
         )
@@ -87,11 +89,11 @@ class Strength:
 
 
 def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] = ()) -> Strength:
-    """Return the greatest strength whose cost is bearable, the least there is, or STRONGEST.
+    """Return the greatest strength whose cost is bearable, or the least there is.
 
-    `model` is a PeftModel with the candidate active; its weights are left as they are. `prompts`
-    are people's own, as token ids. The first of STRENGTHS where the base knows none of the answers
-    and there are no prompts.
+    More than was trained is tried where that is bearable, STRONGEST where the next less loses no
+    question. `model` is a PeftModel with the candidate active; its weights are left as they are.
+    `prompts` are people's own, as token ids.
     """
     systems = Systems(model.eval())
     items = load_items(TUNESET)
@@ -106,21 +108,22 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
             after = _talk(systems, "candidate", prompts, texts)
             rise = round(after.repeated - before.repeated, 4)
             cost = Cost(rise, round(after.length / before.length, 2))
-            if not cost.bearable:
+            if not cost.bearable():
                 return cost
             return replace(cost, lost=_answers(systems, "candidate", texts, known).count(False))
 
     tried: dict[float, Cost] = {}
-    value = STRENGTHS[-1]
-    for strength in STRENGTHS[:-1]:
+
+    def bears(strength: float) -> bool:
         tried[strength] = cost_of(strength)
-        if tried[strength].bearable:
-            value = strength
-            break
-    if value == STRENGTHS[0] and known and tried[value].lost == 0:
-        tried[STRONGEST] = cost_of(STRONGEST)
-        if tried[STRONGEST].bearable and (tried[STRONGEST].lost or 0) <= 1:
+        return tried[strength].bearable(MOST_LOST if strength <= TRAINED else MOST_LOST_BEYOND)
+
+    if bears(TRAINED):
+        value = next(filter(bears, STRONGER), TRAINED)
+        if value == STRONGER[0] and known and tried[value].lost == 0 and bears(STRONGEST):
             value = STRONGEST
+    else:
+        value = next(filter(bears, WEAKER[:-1]), WEAKER[-1])
     return Strength(value, len(known), tried)
 
 

@@ -2,10 +2,11 @@
 
 A community votes, and one person corrects replies with texts that nobody else would write. Adapters
 learn (a) with that person, (b) after they were forgotten, from the same database by the bot's own
-service, and (c) from a database in which they never were; (b) and (c) several times, with other
-seeds and splits, since no two runs are alike. Measured is the log-likelihood of the corrections
-that (a) learnt from. A check is a directory with `check.json`; what is done in it is never done
-again.
+service, and (c) from a database in which they never were. There are several pairs of (b) and (c):
+the two of a pair share their seed, so that only the person can tell them apart; the pairs have
+other seeds and splits, since no two runs are alike. Measured is the log-likelihood of the
+corrections that (a) learnt from. A check is a directory with `check.json`; what is done in it is
+never done again.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ class Check:
 class Membership:
     """Mean log-likelihood a token of the corrections, nats, under the base and each adapter.
 
-    `known` is (a) minus (c), `left` is (b) minus (c): their intervals resample the corrections and
-    the runs. `words_left` counts corrections still found in (b)'s database file or job.
+    `known` is (a) minus (c), `left` is (b) minus (c) of the same pair: their intervals resample the
+    corrections and the runs. `words_left` counts corrections still found in (b)'s database file or
+    job.
     """
 
     corrections: int
@@ -127,7 +129,7 @@ def work_check(directory: Path, settings: Settings) -> None:
         target = directory / f"never-{number}"
         if not target.exists():
             _fill(directory / _NEVER, check.said, first=len(check.corrected))
-            _make(target, _rows(directory / _NEVER), check, settings, check.runs + number)
+            _make(target, _rows(directory / _NEVER), check, settings, number)
         _train(target)
     if not (directory / LIKELIHOODS).exists():
         write_atomic(directory / LIKELIHOODS, json.dumps(_likelihoods(directory, check)))
@@ -151,7 +153,7 @@ def measure_check(directory: Path) -> Membership:
         after=float(by["after"].mean()),
         never=float(by["never"].mean()),
         known=difference(by["with"], by["never"]),
-        left=difference(by["after"], by["never"]),
+        left=difference(by["after"] - by["never"], np.zeros_like(by["never"])),
         words_left=_words_left(directory, check),
     )
 
