@@ -103,7 +103,6 @@ def _scouted(
         [*draws.asked, *asked],
         [*rewards, *of_each(asked, ranking.reward.score(features))],
         most=effort_of(spec).pairs,
-        repeated_cost=scout.COST,
     )
     pairs += stuck_pairs(pairs, spec.seed)
     scouted = len(features)

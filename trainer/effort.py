@@ -32,7 +32,7 @@ class Effort:
         return max(self.draws, round(self.fewest / prompts))
 
 
-CPU = Effort(prompts=96, draws=4, fewest=192, pairs=48, anchors=32, heard=16)
+CPU = Effort(prompts=96, draws=4, fewest=192, pairs=48, anchors=32, heard=32)
 GPU = Effort(prompts=512, draws=17, fewest=768, pairs=90, anchors=56, heard=64)
 
 

@@ -13,7 +13,6 @@ from core.files import publish_directory
 from core.jobs import PairExample, read_examples, write_examples
 from core.report import RewardFigures
 from trainer.ranked import (
-    REPEATED_COST,
     Asked,
     Floats,
     Option,
@@ -37,21 +36,14 @@ class Ranking:
     any_length: bool
 
     def pairs(
-        self,
-        asked: Sequence[Asked],
-        rewards: Sequence[Floats],
-        *,
-        most: int,
-        repeated_cost: float = REPEATED_COST,
+        self, asked: Sequence[Asked], rewards: Sequence[Floats], *, most: int
     ) -> tuple[list[PairExample], float]:
         """Return better replies beside worse ones, and how likely the better are to be liked.
 
         `rewards` holds those of each option of each prompt; what was voted on stands among them.
         """
         options, scores = with_voted(asked, rewards, self.voted)
-        pairs = better_and_worse(
-            options, scores, most=most, any_length=self.any_length, repeated_cost=repeated_cost
-        )
+        pairs = better_and_worse(options, scores, most=most, any_length=self.any_length)
         return pairs, likely(options, scores, pairs)
 
 

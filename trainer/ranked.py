@@ -31,9 +31,9 @@ LENGTH_MATTERS = 3.3
 """Standard errors by which liked and disliked replies must differ in length for votes to be about
 it: by chance once in a thousand. Length must also tell as much as everything together does: who
 likes no lists likes shorter replies too, without asking for them."""
-REPEATED_COST = 5.0
+REPEATED_COST = 10.0
 """Log-odds that a reply loses by repeating itself, times the share that is repeated: who is taught
-that a fifth may be, says everything twice in the end."""
+that a tenth may be, says everything twice in the end."""
 PER_PROMPT = 3
 """Pairs of one prompt, at most: a liked reply says more against several than a doubtful one."""
 STUCK_SHARE = 8
@@ -106,19 +106,18 @@ def better_and_worse(
     *,
     most: int,
     any_length: bool,
-    repeated_cost: float = REPEATED_COST,
 ) -> list[PairExample]:
     """Return the `most` pairs that say most, in the order asked, PER_PROMPT of a prompt at most.
 
     `rewards` holds the log-odds r of a 👍 for each option of each prompt; a reply that repeats
-    itself loses `repeated_cost` times the share it repeats. A pair says σ(r) - σ(r'): how many more
+    itself loses REPEATED_COST times the share it repeats. A pair says σ(r) - σ(r'): how many more
     would like the better reply. Where few are liked at all, pairs chosen by r - r' are mostly of a
     usual reply and an odd one.
     """
     found = []
     for place, (one, scores) in enumerate(zip(asked, rewards, strict=True)):
         repeated = np.array([option.repeated for option in one.options])
-        liked = 1 / (1 + np.exp(repeated_cost * repeated - scores))
+        liked = 1 / (1 + np.exp(REPEATED_COST * repeated - scores))
         pairs = [
             (float(liked[i] - liked[j]), place, i, j)
             for i, j in permutations(range(len(one.options)), 2)

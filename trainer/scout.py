@@ -21,7 +21,7 @@ from core.report import RewardFigures
 from trainer.draws import Drawer
 from trainer.keep_out import STEP_FACTOR
 from trainer.model import load_merged, load_tokenizer
-from trainer.ranked import REPEATED_COST, Asked
+from trainer.ranked import Asked
 from trainer.scoring import Texts
 from trainer.stage import release_memory, train_into
 
@@ -36,8 +36,6 @@ PAIRS = 40
 """So many pairs it learns from, at most."""
 STRENGTH = 1.5
 """How strong it is made: it may forget, since only its replies to people's prompts are of use."""
-COST = 2 * REPEATED_COST
-"""What repeating itself costs a reply where a scout's are ranked: it does so more than the base."""
 
 NEVER_S = 1e9
 """So few steps are done again rather than kept."""

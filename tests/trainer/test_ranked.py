@@ -69,12 +69,12 @@ def test_how_likely_the_better_replies_are_liked() -> None:
     assert likely(options, rewards, []) == 0
 
 
-def test_a_dearer_repetition_turns_a_pair_round() -> None:
-    """What is liked more and says itself twice is the worse side where that costs enough."""
+def test_repetition_turns_a_pair_round() -> None:
+    """What says itself twice is the worse side, unless it is liked by more than that costs."""
     twice = asked("so it is and so it is no more at all", "so it is and then it was no more at all")
-    rewards = [np.array([0.8, 0.0])]
-    for cost, place in ((5.0, 0), (10.0, 1)):
-        (pair,) = better_and_worse([twice], rewards, most=9, any_length=False, repeated_cost=cost)
+    for reward, place in ((1.6, 0), (0.8, 1)):
+        rewards = [np.array([reward, 0.0])]
+        (pair,) = better_and_worse([twice], rewards, most=9, any_length=False)
         assert pair.chosen == twice.options[place].text
 
 
