@@ -33,7 +33,7 @@ it: by chance once in a thousand. Length must also tell as much as everything to
 likes no lists likes shorter replies too, without asking for them."""
 REPEATED_COST = 10.0
 """Log-odds that a reply loses by repeating itself, times the share that is repeated: who is taught
-that a tenth may be, says everything twice in the end."""
+that it may be, says everything twice in the end."""
 PER_PROMPT = 3
 """Pairs of one prompt, at most: a liked reply says more against several than a doubtful one."""
 STUCK_SHARE = 8
