@@ -91,8 +91,8 @@ class RewardFigures(_Part):
     `liked` is the share that people would like, and `likely` that of the better replies of its
     pairs. `gain`: by how much the candidate's replies to held-out prompts have more reward than the
     base's, in log-odds of a 👍, prompt by prompt; `over_live` the same against the live adapter's.
-    `contrary` people voted against all others more surely than by chance; what they said is left
-    out.
+    `contrary` people voted against all others more surely than by chance; what they said is learnt
+    from the other way round.
     """
 
     accuracy: Interval

@@ -150,9 +150,9 @@ class Teacher:
         on_progress(0.8, "ranking the replies")
         trained = everything.first(*_counts(examples))
         contrary = contrary_people(trained)
-        said = trained.without(contrary)
+        said = trained.turned(contrary)
         reward, judged = fit_reward(said), foretold(said, self.spec.seed)
-        heard = [example for example in examples if example.person not in contrary]
+        heard = [turned(one) if one.person in contrary else one for one in examples]
         z, voted = _length_z(heard), _voted(heard, reward.score(said.votes))
         about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
         ranking = Ranking(reward, voted, any_length=about_length)
@@ -264,6 +264,22 @@ def _rows(examples: Sequence[VoteExample] | Sequence[PairExample]) -> Rows:
         prompts=[prompt_key(example) for example in examples],
         weights=np.array([example.weight for example in examples]),
     )
+
+
+def turned(example: Example) -> Example:
+    """Return a vote or a pair the other way round; what somebody wrote stays as it is."""
+    match example:
+        case VoteExample():
+            return example.model_copy(update={"label": not example.label})
+        case PairExample():
+            sides = {
+                "chosen": example.rejected,
+                "chosen_complete": example.rejected_complete,
+                "rejected": example.chosen,
+                "rejected_complete": example.chosen_complete,
+            }
+            return example.model_copy(update=sides)
+    return example
 
 
 def _length_z(examples: Sequence[Example]) -> float:

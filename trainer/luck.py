@@ -3,25 +3,25 @@
 Under the hypothesis that people vote without looking, every dealing of the same thumbs over the
 same replies (and of sides over the same pairs) is as likely as what happened. So whatever one makes
 of the thumbs, p = (1 + dealings that give at least as much) / (1 + dealings) is at most α in a
-share α of cases, if the same is made of every dealing. Here that is: leave out who contradicts all
-others, look at the rest in three ways, and go by the one that chance reaches most seldom. Ridge
-regressions foretell each row from all others: by everything, and by the base's states alone, for a
-tone is in many of them at once and counts only disturb it. A habit is in one plain count and would
-drown in either: the third way is the count that goes furthest with the thumbs. All rows weigh the
-same here, since an example's weight follows from the thumbs.
+share α of cases, if the same is made of every dealing. Here that is: turn round what is said by who
+contradicts all others, look at it in three ways, and go by the one that chance reaches most seldom.
+Ridge regressions foretell each row from all others: by everything, and by the base's states alone,
+for a tone is in many of them at once and counts only disturb it. A habit is in one plain count and
+would drown in either: the third way is the count that goes furthest with the thumbs. All rows weigh
+the same here, since an example's weight follows from the thumbs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.figures import pairs_z, together, votes_z
-from trainer.reward import CONTRARY_Z, FEWEST_SAID, Opinions, fewer_than_half, scale_of
+from trainer.reward import FEWEST_SAID, Opinions, most_contrary, scale_of
 from trainer.style import FEATURES
 
 DEALINGS = 2000
@@ -50,18 +50,12 @@ def chance_of_luck(said: Opinions, seed: int, dealings: int = DEALINGS) -> float
     """
     if not len(said.chosen) and not 0 < said.labels.sum() < len(said.labels):
         return 1.0
-    rows, thumbs = _rows(said), _dealt(said, seed, dealings)
-    found = np.zeros((3, len(thumbs)))
-    for left_out, places in _contrary(rows, thumbs):
-        kept = ~np.isin(rows.people, sorted(left_out))
-        features, given = _centred(rows, kept, thumbs[places])
-        states, counts = np.split(features, [-len(FEATURES)], axis=1)
-        found[:, places] = (
-            _foretold(features, given),
-            _foretold(states, given),
-            _counted(counts, given),
-        )
-    rarest = np.min([_as_high(way) for way in found], axis=0)
+    rows = _rows(said)
+    thumbs = _turned(rows, _dealt(said, seed, dealings))
+    features, thumbs = _centred(rows, thumbs)
+    states, counts = np.split(features, [-len(FEATURES)], axis=1)
+    ways = _foretold(features, thumbs), _foretold(states, thumbs), _counted(counts, thumbs)
+    rarest = np.min([_as_high(way) for way in ways], axis=0)
     return float(np.mean(rarest <= rarest[0] + _TIE))
 
 
@@ -84,12 +78,12 @@ def _dealt(said: Opinions, seed: int, dealings: int) -> Floats:
     return np.concatenate([first[None], np.concatenate([thumbs, sides], axis=1)])
 
 
-def _centred(rows: _Rows, kept: Mask, thumbs: Floats) -> tuple[Floats, Floats]:
-    """Return features and thumbs of the rows kept, votes around their means, pairs as they are.
+def _centred(rows: _Rows, thumbs: Floats) -> tuple[Floats, Floats]:
+    """Return features and thumbs, votes around their means, pairs as they are.
 
-    # (kept, D), (dealings, kept)
+    # (N, D), (dealings, N)
     """
-    features, given, votes = rows.features[kept], thumbs[:, kept], rows.votes[kept]
+    features, given, votes = rows.features.copy(), thumbs.copy(), rows.votes
     if votes.any():
         features[votes] -= features[votes].mean(axis=0)
         given[:, votes] -= given[:, votes].mean(axis=1, keepdims=True)
@@ -143,21 +137,42 @@ def _foreteller(rows: _Rows, train: Mask, test: Mask) -> Floats:
     return found
 
 
-def _contrary(rows: _Rows, thumbs: Floats) -> Iterator[tuple[frozenset[str], NDArray[np.int_]]]:
-    """Yield who contradicts all others, and in which dealings (see trainer.reward)."""
+def _turned(rows: _Rows, thumbs: Floats) -> Floats:
+    """Return the thumbs with what contrary people said turned round in each dealing, one person
+    after another, as `trainer.reward.contrary_people` does.  # (dealings, N)
+    """
     spoken = Counter(rows.people.tolist())
-    against: list[dict[str, float]] = [{} for _ in thumbs]
-    for person, count in spoken.items():
+    foretellers = {
+        person: _foreteller(rows, rows.people != person, rows.people == person)
+        for person, count in spoken.items()
+        if min(count, len(rows.people) - count) >= FEWEST_SAID
+    }
+    turned = thumbs.copy()
+    found = [frozenset[str]()] * len(thumbs)
+    open_ones = np.arange(len(thumbs))
+    while len(open_ones):
+        against = _against(rows, turned[open_ones], foretellers)
+        again = []
+        for place, zs in zip(open_ones.tolist(), against, strict=True):
+            person = most_contrary(zs, spoken, found[place])
+            if person is not None:
+                found[place] |= {person}
+                own = rows.people == person
+                turned[place, own] = np.where(rows.votes[own], 1, 0) - turned[place, own]
+                again.append(place)
+        open_ones = np.array(again, dtype=int)
+    return turned
+
+
+def _against(
+    rows: _Rows, thumbs: Floats, foretellers: Mapping[str, Floats]
+) -> list[dict[str, float]]:
+    """Return in each dealing how much others' thumbs foretell of each person's own, as z."""
+    found: list[dict[str, float]] = [{} for _ in thumbs]
+    for person, foreteller in foretellers.items():
         own = rows.people == person
-        if count < FEWEST_SAID or len(own) - count < FEWEST_SAID:
-            continue
-        rewards = thumbs[:, ~own] @ _foreteller(rows, ~own, own).T
-        votes = rows.votes[own]
-        for place, (reward, said) in enumerate(zip(rewards, thumbs[:, own], strict=True)):
+        rewards, votes = thumbs[:, ~own] @ foreteller.T, rows.votes[own]
+        for zs, reward, said in zip(found, rewards, thumbs[:, own], strict=True):
             differences = np.sign(said[~votes]) * reward[~votes]
-            z = together(votes_z(reward[votes], said[votes] > 0), pairs_z(differences))
-            if z < -CONTRARY_Z:
-                against[place][person] = z
-    sets = [fewer_than_half(one, spoken) for one in against]
-    for distinct in set(sets):
-        yield distinct, np.array([place for place, one in enumerate(sets) if one == distinct])
+            zs[person] = together(votes_z(reward[votes], said[votes] > 0), pairs_z(differences))
+    return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,16 @@ class Opinions:
         """Return what everybody else said."""
         votes, pairs = self.by(people)
         return self.take(~votes, ~pairs)
+
+    def turned(self, people: frozenset[str]) -> Opinions:
+        """Return the same with what these people said the other way round."""
+        votes, pairs = self.by(people)
+        return replace(
+            self,
+            labels=np.where(votes, 1 - self.labels, self.labels),
+            chosen=np.where(pairs[:, None], self.rejected, self.chosen),
+            rejected=np.where(pairs[:, None], self.chosen, self.rejected),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,36 +215,47 @@ def contrary_people(said: Opinions) -> frozenset[str]:
 
     The reward of the others orders a person's votes and pairs; z is how many standard errors under
     chance it does so (Mann and Whitney for votes, the sign test for pairs, added up by Stouffer's
-    rule). A person of another taste is not contrary: their votes are in no order at all.
+    rule). A person of another taste is not contrary: their votes are in no order at all. Once one
+    is found, what they said is turned round and all others are looked at anew: who was contradicted
+    by one loud person seemed contrary to the rest.
     """
     spoken = Counter([*said.of_votes.people, *said.of_pairs.people])
-    against = {}
-    for person, count in spoken.items():
+    found: frozenset[str] = frozenset()
+    while (person := most_contrary(_against(said.turned(found)), spoken, found)) is not None:
+        found |= {person}
+    return found
+
+
+def _against(said: Opinions) -> dict[str, float]:
+    """Return z of everybody who said enough."""
+    found = {}
+    for person, count in Counter([*said.of_votes.people, *said.of_pairs.people]).items():
         others = said.without(frozenset([person]))
         if count < FEWEST_SAID or len(others.labels) + len(others.chosen) < FEWEST_SAID:
             continue
         own = said.take(*said.by(frozenset([person])))
         reward = fit_reward(others)
         differences = reward.score(own.chosen) - reward.score(own.rejected)
-        z = together(votes_z(reward.score(own.votes), own.labels > 0), pairs_z(differences))
-        if z < -CONTRARY_Z:
-            against[person] = z
-    return fewer_than_half(against, spoken)
+        found[person] = together(
+            votes_z(reward.score(own.votes), own.labels > 0), pairs_z(differences)
+        )
+    return found
 
 
-def fewer_than_half(against: Mapping[str, float], spoken: Mapping[str, int]) -> frozenset[str]:
-    """Return the most contrary people by their z, as long as they said less than all others.
+def most_contrary(
+    against: Mapping[str, float], spoken: Mapping[str, int], found: frozenset[str]
+) -> str | None:
+    """Return the most contrary person by their z, as long as they and those found already said less
+    than all others; None if nobody is.
 
-    At half none can tell who contradicts whom; and who is contradicted by one loud person seems
-    contrary to all others together.
+    At half none can tell who contradicts whom.
     """
-    found, said = set(), 0
-    for person in sorted(against, key=lambda one: (against[one], one)):
-        said += spoken[person]
-        if 2 * said >= sum(spoken.values()):
-            break
-        found.add(person)
-    return frozenset(found)
+    left = {one: z for one, z in against.items() if z < -CONTRARY_Z and one not in found}
+    if not left:
+        return None
+    person = min(left, key=lambda one: (left[one], one))
+    said = sum(spoken[one] for one in {*found, person})
+    return person if 2 * said < sum(spoken.values()) else None
 
 
 def scale_of(said: Opinions) -> Scale:

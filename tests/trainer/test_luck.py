@@ -104,13 +104,13 @@ def test_pairs_alone_can_be_told_from_luck() -> None:
 
 
 def test_one_who_votes_against_everybody_does_not_make_it_luck() -> None:
-    """The thirty votes the other way round are left out, as in the reward itself."""
+    """The thirty votes the other way round are turned, as in the reward itself."""
     assert chance_of_luck(votes(120, contrary=30), seed=0, dealings=200) < 0.01
 
 
 def test_random_votes_are_luck_as_often_as_the_level_says() -> None:
     """Of 60 shuffled communities 12 are expected under 20 %, with a standard deviation of 3.1;
-    people who then seem contrary are left out in the dealings too.
+    people who then seem contrary are turned round in the dealings too.
     """
     chance, hits = np.random.default_rng(3), 0
     for world in range(60):
