@@ -21,6 +21,7 @@ from benchmarks.learning.cells import BASE_DRAWN, DRAWN, Cell, is_done, make_cel
 from benchmarks.learning.community import feedback_rows
 from benchmarks.learning.instructions import CHOSEN, FOLLOWED, read_followed
 from benchmarks.learning.measure import Figures, measure_cell
+from benchmarks.learning.plain import ANSWERED, BASE_ANSWERED, read_answered
 from benchmarks.learning.pool import load_pool
 from benchmarks.learning.prompts import TRAIN, UNSEEN, split_prompts
 from benchmarks.learning.queue import Task
@@ -95,9 +96,12 @@ def tasks_of(cells: Sequence[Cell], home: Path, *, instructed: bool) -> list[Tas
     drawn = part_tasks(home)
     tasks = [*drawn, *(_task(home, cell, drawn) for cell in cells)]
     tasks.append(Task(f"base={any_cell}", home / BASE_DRAWN))
+    tasks.append(Task(f"answer-base={any_cell}", home / BASE_ANSWERED))
+    directories = [home / cell.name for cell in cells]
+    tasks += [Task(f"answer={one}", one / ANSWERED, (one / DRAWN,)) for one in directories]
     if instructed:
         tasks.append(Task(f"choose={any_cell}", home / CHOSEN))
-        for directory in (home / cell.name for cell in cells):
+        for directory in directories:
             needs = (home / CHOSEN, directory / DRAWN)
             tasks.append(Task(f"follow={directory}", directory / FOLLOWED, needs))
     return tasks
@@ -110,7 +114,11 @@ def measure_cells(cells: Sequence[Cell], home: Path) -> Found:
     base = read_drawn(home, BASE_DRAWN)
     return {
         cell: measure_cell(
-            home / cell.name, TASTES[cell.taste], base, read_followed(home, home / cell.name)
+            home / cell.name,
+            TASTES[cell.taste],
+            base,
+            read_followed(home, home / cell.name),
+            read_answered(home, home / cell.name),
         )
         for cell in cells
         if is_done(home / cell.name)

@@ -31,7 +31,9 @@ class Figures:
 
     `planted` is the share of replies that hold the planted phrase; `keep_fall` the keep-set's
     score before minus after; `reward_p` how often shuffled votes would be foretold as well.
-    `ifeval` is the share of `ifeval_n` instructed prompts that were followed, None if not asked.
+    `answered` is the share of the keep-set's questions that are answered well in replies as people
+    get them, `ifeval` the share of `ifeval_n` instructed prompts that were followed; None if not
+    asked.
     """
 
     like: float
@@ -50,6 +52,8 @@ class Figures:
     keep: float
     base_keep: float
     keep_fall: float
+    answered: float | None
+    base_answered: float | None
     ifeval: float | None
     base_ifeval: float | None
     ifeval_n: int
@@ -73,9 +77,10 @@ def measure_cell(
     taste: Taste,
     base: Sequence[Written],
     followed: tuple[Sequence[Followed], Sequence[Followed]] = ((), ()),
+    answered: tuple[float | None, float | None] = (None, None),
 ) -> Figures:
     """Judge a finished cell; `base` are the base's replies to the same prompts, `followed` what the
-    base and the cell's adapter made of instructions.
+    base and the cell's adapter made of instructions, `answered` their shares of plain questions.
     """
     own, report = read_drawn(directory), read_report(directory)
     candidate, before = report.systems["candidate"], report.systems["base"]
@@ -94,6 +99,8 @@ def measure_cell(
         keep=candidate.keep_score,
         base_keep=before.keep_score,
         keep_fall=before.keep_score - candidate.keep_score,
+        base_answered=answered[0],
+        answered=answered[1],
         perplexity_ratio=candidate.perplexity / before.perplexity,
         kl=candidate.kl_to_base,
         **_learnt(report),

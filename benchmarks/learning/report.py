@@ -103,11 +103,13 @@ def costs_table(arms: Mapping[str, Cells]) -> list[str]:
     for arm, cells in arms.items():
         ones = list(cells.values())
         asked = [one for one in ones if one.ifeval is not None]
+        drawn = [one for one in ones if one.answered is not None]
         body.append(
             [
                 arm,
                 _change(ones, lambda o: o.base_keep, lambda o: o.keep),
                 f"{min(one.keep for one in ones):.2f}",
+                _change(drawn, lambda o: o.base_answered or 0.0, lambda o: o.answered or 0.0, 3),
                 _change(asked, lambda o: o.base_ifeval or 0.0, lambda o: o.ifeval or 0.0),
                 _change(ones, lambda o: o.base_repetition, lambda o: o.repetition, 3),
                 _change(ones, lambda o: o.base_words, lambda o: o.words, 0),
@@ -117,7 +119,7 @@ def costs_table(arms: Mapping[str, Cells]) -> list[str]:
             ]
         )
     head = (
-        "arm", "keep-set", "lowest", "IFEval", "repetition", "words", "KL", "highest",
+        "arm", "keep-set", "lowest", "drawn", "IFEval", "repetition", "words", "KL", "highest",
         "perplexity ratio",
     )  # fmt: skip
     return aligned(head, body)
@@ -174,6 +176,7 @@ def cells_table(arms: Mapping[str, Cells]) -> list[str]:
             f"{one.base_like:.2f} ({one.base_like_low:.2f} to {one.base_like_high:.2f})",
             f"{one.like:.2f} ({one.like_low:.2f} to {one.like_high:.2f})",
             f"{one.base_keep:.2f} → {one.keep:.2f}",
+            "-" if one.answered is None else f"{one.base_answered:.2f} → {one.answered:.2f}",
             "-" if one.ifeval is None else f"{one.base_ifeval:.2f} → {one.ifeval:.2f}",
             f"{one.base_repetition:.3f} → {one.repetition:.3f}",
             f"{one.base_words:.0f} → {one.words:.0f}",
@@ -184,8 +187,8 @@ def cells_table(arms: Mapping[str, Cells]) -> list[str]:
         for cell, one in cells.items()
     ]
     head = (
-        "arm", "taste", "seed", "base", "liked", "keep-set", "IFEval", "repetition", "words", "KL",
-        "gate",
+        "arm", "taste", "seed", "base", "liked", "keep-set", "drawn", "IFEval", "repetition",
+        "words", "KL", "gate",
     )  # fmt: skip
     return aligned(head, body)
 

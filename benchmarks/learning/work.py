@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.learning import instructions
 from benchmarks.learning.cells import draw_base, work_cell
 from benchmarks.learning.person import work_check
+from benchmarks.learning.plain import answer, answer_base
 from benchmarks.learning.rounds import work_round
 from benchmarks.learning.series import work_series
 from benchmarks.learning.shared import draw_part, lend_draws
@@ -42,6 +43,8 @@ VERBS: dict[str, Callable[[Path], None]] = {
     "part": draw_part,
     "base": draw_base,
     "round": lambda directory: work_round(directory, load_settings()),
+    "answer": answer,
+    "answer-base": answer_base,
     "choose": choose,
     "follow": lambda cell: instructions.follow(cell.parent, cell),
     "series": lambda directory: work_series(directory, load_settings()),

@@ -32,9 +32,9 @@ from core.report import Interval
 ONE = Figures(
     like=0.5, like_low=0.4, like_high=0.6, base_like=0.2, base_like_low=0.1, base_like_high=0.3,
     words=40, base_words=60, repetition=0.02, base_repetition=0.01, distinct_2=0.8, empty=0.0,
-    planted=0.0, keep=0.95, base_keep=1.0, keep_fall=0.05, ifeval=0.8, base_ifeval=0.9, ifeval_n=24,
-    perplexity_ratio=1.01, kl=0.1, held_out_accuracy=0.8, held_out_p=0.0, reward_accuracy=0.0,
-    reward_p=1.0, accepted=True, failed="", seconds=100.0,
+    planted=0.0, keep=0.95, base_keep=1.0, keep_fall=0.05, answered=0.78, base_answered=0.81,
+    ifeval=0.8, base_ifeval=0.9, ifeval_n=24, perplexity_ratio=1.01, kl=0.1, held_out_accuracy=0.8,
+    held_out_p=0.0, reward_accuracy=0.0, reward_p=1.0, accepted=True, failed="", seconds=100.0,
 )  # fmt: skip
 REFUSED = replace(ONE, like=0.2, accepted=False, failed="luck, accuracy")
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from core.errors import ModelError
-from core.jobs import ADAPTER, Example, JobSpec, Stage
+from core.jobs import ADAPTER, Example, JobSpec, PairExample, Stage
 from core.report import read_report
 from core.sections import GateSettings
-from tests.trainer.rows import DPO, SFT, job_spec, vote
+from tests.trainer.rows import DPO, SFT, correction, job_spec, pair, vote
 from trainer import effort, scout
 from trainer import stage as stages
-from trainer.best_of_n import DRAWS, Teacher, learn
+from trainer.best_of_n import DRAWS, Teacher, learn, turned
 from trainer.draws import Drawer, Draws, _Base
 from trainer.gate import judge
 from trainer.job import run_job
@@ -92,6 +92,38 @@ def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: P
     assert (kept.pairs, kept.figures) == (lesson.pairs, lesson.figures)
     assert np.array_equal(kept.reward.weights, lesson.reward.weights)
     assert read_lesson(tmp_path / "none") is None
+
+
+def test_a_contrary_person_teaches_what_all_others_do(tiny_model: Path, tmp_path: Path) -> None:
+    """Ten votes the other way round give the lesson they give the right way round, to the letter:
+    pairs, what was voted on among them, and the reward.
+    """
+    spec = job_spec(tiny_model, BON, **SMALL)
+    own, honest = teacher(spec), votes(26)
+    spoilt = [turned(one) if n >= 16 else one for n, one in enumerate(honest)]
+    lessons = []
+    for said in (honest, spoilt):
+        loud = [
+            one.model_copy(update={"person": "loud"}) if n >= 16 else one
+            for n, one in enumerate(said)
+        ]
+        lessons.append(own.teach(loud, own.draws(loud, tmp_path / DRAWS, print), print)[0])
+    right, wrong = lessons
+    assert (right.figures.contrary, wrong.figures.contrary) == ([], ["loud"])
+    assert wrong.pairs == right.pairs
+    assert np.array_equal(wrong.reward.weights, right.reward.weights)
+    assert wrong.figures.accuracy == right.figures.accuracy
+
+
+def test_turned_round_a_pair_has_its_sides_changed_and_a_correction_stays() -> None:
+    """Turned twice, all is as before."""
+    both = pair(chosen="yes", rejected="no").model_copy(update={"rejected_complete": False})
+    other = turned(both)
+    assert isinstance(other, PairExample)
+    assert (other.chosen, other.rejected) == ("no", "yes")
+    assert (other.chosen_complete, other.rejected_complete) == (False, True)
+    assert turned(other) == both
+    assert turned(correction()) == correction()
 
 
 @pytest.mark.parametrize("ends", [frozenset[int](), frozenset(range(0, 259, 5))])
