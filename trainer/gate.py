@@ -57,7 +57,7 @@ def judge(report: Report, bounds: GateSettings) -> Verdict:
     checks += _system_checks(report, bounds)
     checks = [replace(check, why="") if check.passed else check for check in checks]
     failed = [check for check in checks if not check.passed]
-    summary = _refusal(failed) if failed else _acceptance(report)
+    summary = (_refusal(failed) if failed else _acceptance(report)) + _turned(report)
     return Verdict(accepted=not failed, checks=tuple(checks), summary=summary)
 
 
@@ -80,6 +80,17 @@ def _acceptance(report: Report) -> str:
     return (
         f"Accepted: on {_rows(figures)} the adapter orders {figures.accuracy.value:.0%} of "
         "comparisons as people voted (50% is chance), and it keeps every other bound."
+    )
+
+
+def _turned(report: Report) -> str:
+    """Tell how many people's word was turned round; their names are in the report alone."""
+    count = len(report.reward.contrary) if report.reward is not None else 0
+    if not count:
+        return ""
+    who = "1 person" if count == 1 else f"{count} people"
+    return (
+        f" {who} contradicted everybody else; what they said was learnt from the other way round."
     )
 
 

@@ -212,3 +212,18 @@ def test_each_bound_on_ranked_pairs_refuses_alone(
     verdict = judge(with_reward(**changes), BOUNDS)
     assert [check.name for check in verdict.failed] == [name]
     assert why in verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("contrary", "told"),
+    [(["p1"], "1 person contradicted"), (["p1", "p2"], "2 people contradicted")],
+)
+def test_it_is_told_that_somebodys_word_was_turned_round(contrary: list[str], told: str) -> None:
+    """Accepted or refused, and without a name."""
+    for verdict in (
+        judge(with_reward(contrary=contrary), BOUNDS),
+        judge(with_reward(contrary=contrary, p_value=0.5), BOUNDS),
+    ):
+        assert told in verdict.summary
+        assert "p1" not in verdict.summary
+    assert "contradicted" not in judge(with_reward(), BOUNDS).summary
