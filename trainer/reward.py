@@ -36,6 +36,8 @@ eighty times is no better and no worse than one that is merely odd."""
 FOLDS = 5
 FEWEST_SAID = 8
 """Votes and pairs from which on one can say that a person contradicts the others."""
+FEWEST_OTHERS = 3
+"""So many people must be left to contradict: among two or three nobody is everybody."""
 CONTRARY_Z = 2.3
 """Standard errors: by chance once in a hundred people."""
 _LEAST_SPREAD = (1e-3, 0.1)
@@ -248,8 +250,10 @@ def most_contrary(
     """Return the most contrary person by their z, as long as they and those found already said less
     than all others; None if nobody is.
 
-    At half none can tell who contradicts whom.
+    At half none can tell who contradicts whom, and among few people each has their own taste.
     """
+    if len(spoken) - len(found) - 1 < FEWEST_OTHERS:
+        return None
     left = {one: z for one, z in against.items() if z < -CONTRARY_Z and one not in found}
     if not left:
         return None

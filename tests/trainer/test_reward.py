@@ -86,13 +86,20 @@ def test_of_two_who_contradict_each_other_neither_is_contrary() -> None:
 def test_the_most_contrary_is_found_first_and_never_half_of_what_was_said() -> None:
     """Of all z only those below -2.3 count, and only of who was not found yet."""
     against = {"ann": -2.5, "loud": -6.0, "ben": -2.2}
-    spoken = {"ann": 15, "loud": 40, "ben": 45}
+    spoken = {"ann": 15, "loud": 40, "ben": 15, "cid": 15, "dan": 15}
     nobody, loud = frozenset[str](), frozenset({"loud"})
     assert most_contrary(against, spoken, nobody) == "loud"
-    assert most_contrary(against, {**spoken, "loud": 60}, nobody) is None
-    assert most_contrary(against, spoken, loud) is None  # 55 of 100
+    assert most_contrary(against, {**spoken, "loud": 60}, nobody) is None  # half
+    assert most_contrary(against, spoken, loud) is None  # 55 of 100 together
     assert most_contrary(against, {**spoken, "ann": 4}, loud) == "ann"
     assert most_contrary({"ben": -2.2}, spoken, nobody) is None
+
+
+def test_among_three_nobody_contradicts_everybody() -> None:
+    """Two others are no community; three are."""
+    spoken = {"loud": 10, "ann": 20, "ben": 20}
+    assert most_contrary({"loud": -6.0}, spoken, frozenset()) is None
+    assert most_contrary({"loud": -6.0}, {**spoken, "cid": 1}, frozenset()) == "loud"
 
 
 def test_who_was_contradicted_by_one_loud_person_is_not_contrary_to_the_rest() -> None:
@@ -101,7 +108,7 @@ def test_who_was_contradicted_by_one_loud_person_is_not_contrary_to_the_rest() -
     """
     said = votes(100, contrary=48)
     people = [
-        "loud" if one == "loud" else "few" if n < 10 else "many"
+        "loud" if one == "loud" else f"few{n % 2}" if n < 10 else "many"
         for n, one in enumerate(said.of_votes.people)
     ]
     named = replace(said, of_votes=rows(people))
