@@ -162,6 +162,7 @@ def run_job(
         lesson = _learn(directory, spec, train, held_out, log)
     taught: dict[str, list[Example]] = {"examples": train}
     if lesson is not None:
+        taught["examples"] = lesson.imitated(train)
         taught["draws"] = list(lesson.taught)
         taught["anchors"] = list(lesson.anchors)
     with _timed(times, "train"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.files import publish_directory
-from core.jobs import PairExample, read_examples, write_examples
+from core.jobs import Example, PairExample, read_examples, write_examples
 from core.report import RewardFigures
 from trainer.ranked import (
     Asked,
@@ -20,6 +20,7 @@ from trainer.ranked import (
     likely,
     with_voted,
 )
+from trainer.recipes import imitable
 from trainer.reward import Reward
 
 _PAIRS, _ANCHORS, _FIGURES, _REWARD = "pairs.jsonl", "anchors.jsonl", "figures.json", "reward.npz"
@@ -64,6 +65,13 @@ class Lesson:
     def taught(self) -> list[PairExample]:
         """Return what is trained on."""
         return [*self.pairs, *self.anchors]
+
+    def imitated(self, examples: Sequence[Example]) -> list[Example]:
+        """Return what a stage on examples learns from: nothing by people who contradict all others,
+        unless nothing else can be imitated.
+        """
+        kept = [one for one in examples if one.person not in self.figures.contrary]
+        return kept if imitable(kept) else list(examples)
 
 
 def read_lesson(directory: Path) -> Lesson | None:

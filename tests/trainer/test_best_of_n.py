@@ -113,6 +113,10 @@ def test_a_contrary_person_teaches_what_all_others_do(tiny_model: Path, tmp_path
     assert wrong.pairs == right.pairs
     assert np.array_equal(wrong.reward.weights, right.reward.weights)
     assert wrong.figures.accuracy == right.figures.accuracy
+    loud, ann = correction(person="loud"), correction(person="ann")
+    assert wrong.imitated([loud, ann]) == [ann]
+    assert right.imitated([loud, ann]) == [loud, ann]
+    assert wrong.imitated([loud]) == [loud]  # a stage with nothing to imitate could not run
 
 
 def test_turned_round_a_pair_has_its_sides_changed_and_a_correction_stays() -> None:
