@@ -82,17 +82,18 @@ class SystemFigures(_Part):
 class RewardFigures(_Part):
     """What a reward model found in the votes, and the pairs it chose to learn from.
 
-    `accuracy` is as in PreferenceFigures, of rewards out of fold: each row is scored by a fit that
-    never saw its prompt. `p_value` is trainer.luck's, on `tested` votes and pairs, held-out ones
-    too (0 in reports from before they were). `style`: what each plain count of a reply
-    adds to the log-odds of a 👍 when it grows by one standard deviation. `length_z`: by how many
-    standard errors liked replies differ in length from disliked ones. `drawn` replies to `prompts`
-    prompts were ranked, `scouted` of them a scout's (trainer.scout). Of the base's, by the reward,
-    `liked` is the share that people would like, and `likely` that of the better replies of its
-    pairs. `gain`: by how much the candidate's replies to held-out prompts have more reward than the
-    base's, in log-odds of a 👍, prompt by prompt; `over_live` the same against the live adapter's.
-    `contrary` people voted against all others more surely than by chance; what they said is learnt
-    from the other way round.
+    `accuracy` is as in PreferenceFigures, of rewards out of fold: each row is scored by a fit
+    that never saw its prompt. `p_value` is trainer.luck's, on `tested` votes and pairs, held-out
+    ones too (0 in reports from before they were). `style`: what each plain count of a reply adds
+    to the log-odds of a 👍 when it grows by one standard deviation. `length_z`: by how many
+    standard errors liked replies differ in length from disliked ones; `about_length` says that
+    votes are about it. `drawn` replies to `prompts` prompts were ranked, `scouted` of them a
+    scout's (trainer.scout). Of the base's, by the reward, `liked` is the share that people would
+    like, and `likely` that of the better replies of its pairs. `gain`: by how much the
+    candidate's replies to held-out prompts have more reward than the base's, in log-odds of a 👍,
+    prompt by prompt; `over_live` the same against the live adapter's. `contrary` people voted
+    against all others more surely than by chance; what they said is learnt from the other way
+    round.
     """
 
     accuracy: Interval
@@ -100,6 +101,7 @@ class RewardFigures(_Part):
     tested: int = 0
     style: dict[str, float]
     length_z: float
+    about_length: bool = False
     prompts: int
     drawn: int
     pairs: int

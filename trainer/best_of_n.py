@@ -73,7 +73,7 @@ def learn(
             held_out=held_out,
         )
         del teacher  # so that a large base is not in memory twice
-        if scout.is_needed(lesson.figures, about_length=ranking.any_length):
+        if scout.is_needed(lesson.figures):
             lesson = _scouted(
                 spec,
                 lesson,
@@ -165,6 +165,7 @@ class Teacher:
             tested=len(everything.labels) + len(everything.chosen),
             style=reward.style(),
             length_z=z,
+            about_length=about_length,
             prompts=len(draws.asked),
             drawn=sum(len(one.options) for one in draws.asked),
             pairs=len(pairs),

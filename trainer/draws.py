@@ -34,7 +34,7 @@ from trainer.fit import free_bytes
 from trainer.ranked import Asked, Option, anchor_pairs
 from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import System, Texts, contiguous_head
-from trainer.split import prompt_key
+from trainer.split import prompt_key, prompts_of
 from trainer.states import Overheard
 
 DRAWS_AT_ONCE = {"cpu": 128, "cuda": 512}
@@ -88,7 +88,7 @@ def prompts_to_ask(spec: JobSpec, examples: Sequence[Example]) -> list[Prompt]:
 
     A liked reply is one more to learn from (see trainer.ranked), and what people like is rare.
     """
-    prompts = {prompt_key(example): example.prompt for example in examples}
+    prompts = prompts_of(examples)
     liked = {prompt_key(one) for one in examples if isinstance(one, VoteExample) and one.label}
     order = random.Random(spec.seed).sample(list(prompts), len(prompts))
     order.sort(key=lambda key: key not in liked)

@@ -160,13 +160,10 @@ def run_job(
     _foresee(directory, spec, train, log)
     with _timed(times, "rank"):
         lesson = _learn(directory, spec, train, held_out, log)
-    taught: dict[str, list[Example]] = {"examples": train}
-    if lesson is not None:
-        taught["examples"] = lesson.imitated(train)
-        taught["draws"] = list(lesson.taught)
-        taught["anchors"] = list(lesson.anchors)
     with _timed(times, "train"):
-        metrics = _train(directory, spec, taught, log, resume=resume, checkpoint_s=checkpoint_s)
+        metrics = _train(
+            directory, spec, train, lesson, log, resume=resume, checkpoint_s=checkpoint_s
+        )
     parts: dict[str, Any] = {"reference": "base", "preference": None, "systems": {}, "samples": []}
     if evaluate:
         with _timed(times, "evaluate"):
@@ -217,15 +214,23 @@ def _learn(
 def _train(
     directory: Path,
     spec: JobSpec,
-    examples: dict[str, list[Example]],
+    examples: list[Example],
+    lesson: Lesson | None,
     log: ProgressLog,
     *,
     resume: bool,
     checkpoint_s: float,
 ) -> dict[str, Any]:
     """Train what is missing of the stages, publish `adapter/`; return the stages' metrics."""
+    from trainer.effort import effort_of
     from trainer.stage import METRICS, train_into
 
+    on: dict[str, Sequence[Example]] = {"examples": examples}
+    named: dict[str, Any] = {}
+    if lesson is not None:
+        on = {"examples": lesson.imitated(examples), "draws": lesson.taught}
+        heard = lesson.heard(examples, effort_of(spec).heard, spec.seed)
+        named = {"plain": lesson.anchors, "heard": heard}
     finished = [directory / WORK / _stage_name(spec, number) for number in range(len(spec.stages))]
     if not (directory / ADAPTER).exists():
         for number, target in enumerate(finished):
@@ -234,12 +239,12 @@ def _train(
                     target,
                     spec,
                     spec.stages[number],
-                    examples[spec.stages[number].on],
-                    plain=examples.get("anchors", []),
+                    on[spec.stages[number].on],
                     before=finished[number - 1] if number else None,
                     resume=resume,
                     checkpoint_s=checkpoint_s,
                     tell=_teller(log, spec, number, target.name),
+                    **named,
                 )
         _publish(directory / ADAPTER, spec, finished[-1])
     return {

@@ -5,12 +5,13 @@ Does not know how replies are drawn nor how a reward is fitted (see best_of_n).
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.files import publish_directory
-from core.jobs import Example, PairExample, read_examples, write_examples
+from core.jobs import ChatMessage, Example, PairExample, read_examples, write_examples
 from core.report import RewardFigures
 from trainer.ranked import (
     Asked,
@@ -22,6 +23,7 @@ from trainer.ranked import (
 )
 from trainer.recipes import imitable
 from trainer.reward import Reward
+from trainer.split import prompts_of
 
 _PAIRS, _ANCHORS, _FIGURES, _REWARD = "pairs.jsonl", "anchors.jsonl", "figures.json", "reward.npz"
 
@@ -72,6 +74,19 @@ class Lesson:
         """
         kept = [one for one in examples if one.person not in self.figures.contrary]
         return kept if imitable(kept) else list(examples)
+
+    def heard(
+        self, examples: Sequence[Example], most: int, seed: int
+    ) -> list[Sequence[ChatMessage]]:
+        """Return the prompts that a strength is heard at: the first `most` of those taught.
+
+        Where votes are about length twice as many are drawn from all that people asked: the pairs
+        are of prompts then that the base answers shortly itself, and say nothing of the others.
+        """
+        if not self.figures.about_length:
+            return list(prompts_of(self.pairs).values())[:most]
+        prompts = list(prompts_of(examples).values())
+        return random.Random(seed).sample(prompts, min(2 * most, len(prompts)))
 
 
 def read_lesson(directory: Path) -> Lesson | None:

@@ -35,7 +35,9 @@ REPEATED_COST = 10.0
 """Log-odds that a reply loses by repeating itself, times the share that is repeated: who is taught
 that it may be, says everything twice in the end."""
 PER_PROMPT = 3
-"""Pairs of one prompt, at most: a liked reply says more against several than a doubtful one."""
+"""Pairs of one prompt, at most: a liked reply says more against several than a doubtful one. Where
+votes are about length it is one: nearly all pairs would be of the few prompts that the base answers
+now shortly and now at length, and what is learnt hardly reaches the others."""
 STUCK_SHARE = 8
 """Of so many pairs one is had again with a worse side that is stuck."""
 STUCK_WORDS = (2, 6)
@@ -107,7 +109,8 @@ def better_and_worse(
     most: int,
     any_length: bool,
 ) -> list[PairExample]:
-    """Return the `most` pairs that say most, in the order asked, PER_PROMPT of a prompt at most.
+    """Return the `most` pairs that say most, in the order asked, PER_PROMPT of a prompt at most,
+    one where they may be of `any_length`.
 
     `rewards` holds the log-odds r of a 👍 for each option of each prompt; a reply that repeats
     itself loses REPEATED_COST times the share it repeats. A pair says σ(r) - σ(r'): how many more
@@ -123,7 +126,7 @@ def better_and_worse(
             for i, j in permutations(range(len(one.options)), 2)
             if liked[i] > liked[j] and _comparable(one.options[i], one.options[j], any_length)
         ]
-        found += sorted(pairs, reverse=True)[:PER_PROMPT]
+        found += sorted(pairs, reverse=True)[: 1 if any_length else PER_PROMPT]
     told = sorted(found, reverse=True)[:most]
     return [
         _pair(asked[place], asked[place].options[better], asked[place].options[worse])

@@ -45,11 +45,11 @@ Progress = Callable[[float, str], None]
 _SCOUT = "scout"
 
 
-def is_needed(found: RewardFigures, *, about_length: bool) -> bool:
+def is_needed(found: RewardFigures) -> bool:
     """Say whether there is something that people like, rare in what the base says, and its pairs
     hardly show it. None is for votes about length, which replies of any length show.
     """
-    if about_length:
+    if found.about_length:
         return False
     rare = found.liked < RARE and found.likely < DOUBTFUL
     return rare and found.p_value <= MOST_LUCK

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.jobs import ChatMessage, Example, VoteExample
@@ -75,6 +75,11 @@ def split_examples(examples: Sequence[Example], *, held_out_share: float, seed: 
 def prompt_key(example: Example) -> str:
     """Return what makes the prompts of two examples the same."""
     return words_of(example.prompt)
+
+
+def prompts_of(examples: Iterable[Example]) -> dict[str, Sequence[ChatMessage]]:
+    """Return the prompts of examples by what makes them the same, each once."""
+    return {prompt_key(one): one.prompt for one in examples}
 
 
 def words_of(prompt: Sequence[ChatMessage]) -> str:

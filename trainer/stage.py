@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from core.files import publish_directory
-from core.jobs import Example, JobSpec, Stage
+from core.jobs import ChatMessage, Example, JobSpec, Stage
 from trainer.batches import Order
 from trainer.effort import effort_of
 from trainer.faults import EXIT_MEMORY, diagnose
@@ -88,6 +88,7 @@ def train_into(
     examples: Sequence[Example],
     *,
     plain: Sequence[Example] = (),
+    heard: Sequence[Sequence[ChatMessage]] = (),
     before: Path | None,
     resume: bool,
     checkpoint_s: float,
@@ -95,7 +96,8 @@ def train_into(
 ) -> None:
     """Train a stage and publish its weights and figures in `target`.
 
-    `plain` are questions that stand among the examples to hold on to what the base knows.
+    `plain` are questions that stand among the examples to hold on to what the base knows, `heard`
+    the prompts by which its strength is chosen.
     """
     scratch = target.with_name(f"{target.name}.scratch")
     if not resume:
@@ -118,7 +120,8 @@ def train_into(
     if stage.keep_known:
         tell(1.0, message=_HOW_STRONG)
         texts = Texts(load_tokenizer(spec), spec.max_length)
-        found = choose_strength(trained.model, texts, _prompts(spec, examples, plain, texts))
+        chats = [[turn.model_dump() for turn in prompt] for prompt in heard]
+        found = choose_strength(trained.model, texts, [texts.prompt(chat) for chat in chats])
         scale_adapter(trained.model, found.value)
         metrics["strength"] = found.as_dict()
 
@@ -141,15 +144,6 @@ def _step_teller(tell: Tell) -> Callable[[Step], None]:
         )
 
     return on_step
-
-
-def _prompts(
-    spec: JobSpec, examples: Sequence[Example], plain: Sequence[Example], texts: Texts
-) -> list[list[int]]:
-    """Return some of the prompts that are people's own, each once, as tokens."""
-    chats = [[turn.model_dump() for turn in one.prompt] for one in examples if one not in plain]
-    found = {tuple(texts.prompt(chat)): None for chat in chats}
-    return [list(ids) for ids in found][: effort_of(spec).heard]
 
 
 def _train(

@@ -42,10 +42,10 @@ any touch, and say nothing about forgetting."""
 MOST_REPEATED = 0.03
 """By how much the share of repeated 4-grams may be above the base's, in all replies but the worst:
 one that is stuck would decide alone."""
-MOST_STRETCHED = 2.1
+MOST_STRETCHED = 1.65
 """The factor by which the mean length may change, either way: less than the gate allows, which
-hears other prompts. The median of sixteen replies is no measure: of a brief adapter's some are
-short and some as long as before."""
+hears other prompts. Of a brief adapter's replies some are short and some as long as before, so that
+the gate's median falls all at once: at 0.6 of the mean it is half, at 0.5 it may be a third."""
 TOKENS = 80
 """How long the replies to people's prompts are at most that show it: half of what is repeated in
 them stands after the first 48, and cut there the base's would make short ones look less short."""

@@ -119,6 +119,22 @@ def test_a_contrary_person_teaches_what_all_others_do(tiny_model: Path, tmp_path
     assert wrong.imitated([loud]) == [loud]  # a stage with nothing to imitate could not run
 
 
+def test_where_votes_are_about_length_a_strength_is_heard_at_what_people_asked(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Otherwise at the prompts that are taught, half as many, each once."""
+    lesson = lesson_of(teacher(job_spec(tiny_model, BON, **SMALL)), tmp_path)
+    twice = [*votes(), *votes()]
+    asked = [list(one.prompt) for one in votes()]
+    assert lesson.figures.about_length
+    heard = [list(prompt) for prompt in lesson.heard(twice, 6, seed=0)]
+    assert len(heard) == 12 == len([prompt for prompt in asked if prompt in heard])
+    assert len(lesson.heard(twice, 99, seed=0)) == len(asked)
+    other = lesson.figures.model_copy(update={"about_length": False})
+    taught = replace(lesson, figures=other).heard(twice, 2, seed=0)
+    assert taught == list({str(one.prompt): one.prompt for one in lesson.pairs}.values())[:2]
+
+
 def test_turned_round_a_pair_has_its_sides_changed_and_a_correction_stays() -> None:
     """Turned twice, all is as before."""
     both = pair(chosen="yes", rejected="no").model_copy(update={"rejected_complete": False})
@@ -190,7 +206,7 @@ def test_an_adapter_is_kept_out_of_what_anchors_use(
     write_job(directory, spec, votes(), votes(8))
     run_job(directory, evaluate=False)
     assert closed_share(directory, spec) < 0.01
-    assert heard == [1]
+    assert heard == [2]  # twice as many: these votes are about length
 
 
 def closed_share(directory: Path, spec: JobSpec) -> float:
@@ -233,7 +249,7 @@ def test_where_likes_are_rare_a_scouts_replies_are_ranked_too(
     for directory in (whole, died):
         directory.mkdir()
     # Likes are common here, and a matter of length, which is handed on.
-    monkeypatch.setattr(scout, "is_needed", lambda found, *, about_length: about_length)
+    monkeypatch.setattr(scout, "is_needed", lambda found: found.about_length)
     told: list[float] = []
     lesson = learn(spec, votes(), [], whole, lambda done, _: told.append(done))
     assert told == sorted(told)
@@ -265,12 +281,13 @@ def test_where_likes_are_common_no_scout_is_sent(tiny_model: Path, tmp_path: Pat
     assert lesson.figures.liked > scout.RARE
     assert lesson.figures.scouted == 0
     assert not (tmp_path / "scout").exists()
-    rare = lesson.figures.model_copy(update={"liked": 0.1, "likely": 0.3, "p_value": 0.1})
-    assert scout.is_needed(rare, about_length=False)
-    assert not scout.is_needed(rare, about_length=True)
-    for figure, value in {"likely": 0.5, "liked": 0.3, "p_value": 0.11}.items():
-        other = rare.model_copy(update={figure: value})
-        assert not scout.is_needed(other, about_length=False)
+    rare = lesson.figures.model_copy(
+        update={"liked": 0.1, "likely": 0.3, "p_value": 0.1, "about_length": False}
+    )
+    assert scout.is_needed(rare)
+    others = {"likely": 0.5, "liked": 0.3, "p_value": 0.11, "about_length": True}
+    for figure, value in others.items():
+        assert not scout.is_needed(rare.model_copy(update={figure: value}))
 
 
 def test_draws_are_not_drawn_again(tiny_model: Path, tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def test_one_prompt_does_not_take_every_pair() -> None:
     pairs = better_and_worse([many, two], rewards, most=9, any_length=False)
     assert [pair.chosen for pair in pairs] == ["ten two three"] * PER_PROMPT + ["one two three"]
     assert {pair.rejected for pair in pairs[:-1]} == {f"word{n} five six" for n in (3, 4, 5)}
+    pairs = better_and_worse([many, two], rewards, most=9, any_length=True)
+    assert [pair.chosen for pair in pairs] == ["ten two three", "one two three"]
 
 
 def test_length_is_not_learnt_by_chance() -> None:
