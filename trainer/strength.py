@@ -13,7 +13,7 @@ begins to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
@@ -46,6 +46,9 @@ MOST_STRETCHED = 1.65
 """The factor by which the mean length may change, either way: less than the gate allows, which
 hears other prompts. Of a brief adapter's replies some are short and some as long as before, so that
 the gate's median falls all at once: at 0.6 of the mean it is half, at 0.5 it may be a third."""
+FAR = 1.5
+"""So many times beyond that bound, the next weaker is not tried: a step's replies are seldom more
+than half as long again as those of the step before."""
 TOKENS = 80
 """How long the replies to people's prompts are at most that show it: half of what is repeated in
 them stands after the first 48, and cut there the base's would make short ones look less short."""
@@ -66,12 +69,16 @@ class Cost:
 
     def bearable(self, most_lost: int = MOST_LOST) -> bool:
         """Say whether it may be paid where so many questions may be lost."""
-        stretched = max(self.stretched, 1 / self.stretched)
         return (
             (self.lost or 0) <= most_lost
             and self.repeated <= MOST_REPEATED
-            and stretched <= MOST_STRETCHED
+            and self.factor <= MOST_STRETCHED
         )
+
+    @property
+    def factor(self) -> float:
+        """Return by how much the length changes, either way."""
+        return max(self.stretched, 1 / self.stretched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +130,18 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
         if value == STRONGER[0] and known and tried[value].lost == 0 and bears(STRONGEST):
             value = STRONGEST
     else:
-        value = next(filter(bears, WEAKER[:-1]), WEAKER[-1])
+        value = next(filter(bears, _weaker(tried)), WEAKER[-1])
     return Strength(value, len(known), tried)
+
+
+def _weaker(tried: Mapping[float, Cost]) -> Iterator[float]:
+    """Yield what is to be tried below what was trained, but for the least; `tried` grows."""
+    strengths, at = (TRAINED, *WEAKER[:-1]), 0
+    while True:
+        at += 2 if tried[strengths[at]].factor > FAR * MOST_STRETCHED else 1
+        if at >= len(strengths):
+            return
+        yield strengths[at]
 
 
 @dataclass(frozen=True, slots=True)
