@@ -45,7 +45,8 @@ one that is stuck would decide alone."""
 MOST_STRETCHED = 1.65
 """The factor by which the mean length may change, either way: less than the gate allows, which
 hears other prompts. Of a brief adapter's replies some are short and some as long as before, so that
-the gate's median falls all at once: at 0.6 of the mean it is half, at 0.5 it may be a third."""
+the gate's median falls all at once: at 0.6 of the mean length it is about half, at 0.5 it may be
+less than a third."""
 FAR = 1.5
 """So many times beyond that bound, the next weaker is not tried: a step's replies are seldom more
 than half as long again as those of the step before."""
