@@ -17,8 +17,8 @@ from trainer.model import choose_device
 class Effort:
     """Up to `prompts` of people's prompts are answered `draws` times each, more often where that
     gives fewer than `fewest` replies; the `pairs` furthest apart are learnt from, beside `anchors`
-    plain questions. `heard` prompts are answered anew at each strength that is
-    tried; twice as many where votes are about length.
+    plain questions. `heard` prompts are answered anew at each strength that is tried, twice as many
+    where votes are about length.
     """
 
     prompts: int
