@@ -93,7 +93,8 @@ class RewardFigures(_Part):
     candidate's replies to held-out prompts have more reward than the base's, in log-odds of a 👍,
     prompt by prompt; `over_live` the same against the live adapter's. `contrary` people voted
     against all others more surely than by chance; what they said is learnt from the other way
-    round.
+    round. `wrong` is how often each person's votes are, by what all others say (0 to ½;
+    trainer.reliability); who is wrong more often teaches less.
     """
 
     accuracy: Interval
@@ -111,6 +112,7 @@ class RewardFigures(_Part):
     gain: Interval | None = None
     over_live: Interval | None = None
     contrary: list[str] = []
+    wrong: dict[str, float] = {}
 
 
 class Sample(_Part):

@@ -34,6 +34,7 @@ from trainer.ranked import (
     share_liked,
     stuck_pairs,
 )
+from trainer.reliability import wrong_shares
 from trainer.reward import Opinions, Reward, Rows, contrary_people, fit_reward, out_of_fold
 from trainer.scoring import Scored, Texts
 from trainer.split import prompt_key
@@ -151,7 +152,9 @@ class Teacher:
         trained = everything.first(*_counts(examples))
         contrary = contrary_people(trained)
         said = trained.turned(contrary)
-        reward, judged = fit_reward(said), foretold(said, self.spec.seed)
+        judged = foretold(said, self.spec.seed)
+        wrong = wrong_shares(judged)
+        reward = fit_reward(said, wrong)
         heard = [turned(one) if one.person in contrary else one for one in examples]
         z, voted = _length_z(heard), _voted(heard, reward.score(said.votes))
         about_length = z > LENGTH_MATTERS and z >= figures.judged_z(judged)
@@ -172,6 +175,7 @@ class Teacher:
             liked=share_liked(np.concatenate(rewards)),
             likely=likely,
             contrary=sorted(contrary),
+            wrong={person: round(share, 2) for person, share in wrong.items()},
         )
         return Lesson(pairs, draws.anchors, reward, found), ranking
 

@@ -92,7 +92,7 @@ def prompts_to_ask(spec: JobSpec, examples: Sequence[Example]) -> list[Prompt]:
     liked = {prompt_key(one) for one in examples if isinstance(one, VoteExample) and one.label}
     order = random.Random(spec.seed).sample(list(prompts), len(prompts))
     order.sort(key=lambda key: key not in liked)
-    chosen = set(order[: effort_of(spec).prompts])
+    chosen = set(order[: effort_of(spec).asked(len(order))])
     return [prompt for key, prompt in prompts.items() if key in chosen]
 
 

@@ -4,11 +4,13 @@ Features are the base's own hidden states, averaged over the reply (trainer.stat
 plain counts (trainer.style). The fit is a logistic regression on votes and, on differences of
 features, on pairs (Bradley and Terry 1952), together:
 
-    minimise  Σ_votes c·softplus(-s·(w·x + b)) + Σ_pairs c·softplus(-w·(x₊ - x₋)) + λ/2·|w|²
+    minimise  Σ_votes c·ℓ(s·(w·x + b)) + Σ_pairs c·ℓ(w·(x₊ - x₋)) + λ/2·|w|²
 
-with s = ±1 for the thumb and c the example's weight, scaled to a mean of 1. Deterministic. What it
-foretells of an example it was not fitted on (`out_of_fold`) says if there is anything to learn, and
-what it foretells of one person's votes from all others' who contradicts everybody.
+with s = ±1 for the thumb and c the example's weight, scaled to a mean of 1. ℓ(m) is softplus(-m);
+who is wrong with chance ε (trainer.reliability) counts 1 - 2ε times as much, and is forgiven half
+of it: ℓ(m) = -log((1 - ε/2)·σ(m) + ε/2·σ(-m)). Deterministic. What it foretells of an example it
+was not fitted on (`out_of_fold`) says if there is anything to learn, and what it foretells of one
+person's votes from all others' who contradicts everybody.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -40,6 +43,8 @@ FEWEST_OTHERS = 3
 """So many people must be left to contradict: among two or three nobody is everybody."""
 CONTRARY_Z = 2.3
 """Standard errors: by chance once in a hundred people."""
+FAR = 50.0
+"""Log-odds beyond which a margin is no further: its exponential must be a number."""
 _LEAST_SPREAD = (1e-3, 0.1)
 """Added to the standard deviations of states and counts: what hardly varies says little."""
 
@@ -72,6 +77,11 @@ class Opinions:
     chosen: Floats  # (P, D)
     rejected: Floats  # (P, D)
     of_pairs: Rows
+
+    @property
+    def people(self) -> list[str]:
+        """Return who cast each vote, then who chose of each pair."""
+        return [*self.of_votes.people, *self.of_pairs.people]
 
     def take(self, votes: Mask, pairs: Mask) -> Opinions:
         """Return the votes and pairs where the masks are true."""
@@ -158,14 +168,18 @@ class Reward:
         return dict(zip(FEATURES, counts.round(3).tolist(), strict=True))
 
 
-def fit_reward(said: Opinions) -> Reward:
-    """Fit the reward; with votes of one kind and no pairs it is constant but for the penalty."""
+def fit_reward(said: Opinions, wrong: Mapping[str, float] = MappingProxyType({})) -> Reward:
+    """Fit the reward; with votes of one kind and no pairs it is constant but for the penalty.
+
+    `wrong` says how often people are, below ½; who is not named never is.
+    """
     scale = scale_of(said)
     votes = torch.from_numpy(scale(said.votes))
     pairs = torch.from_numpy(scale(said.chosen) - scale(said.rejected))
     signs = torch.from_numpy(2 * said.labels - 1)
-    counts = np.concatenate([said.of_votes.weights, said.of_pairs.weights])
-    weights = torch.from_numpy(counts / counts.mean())
+    errors = np.array([wrong.get(one, 0.0) for one in said.people])
+    counts = np.concatenate([said.of_votes.weights, said.of_pairs.weights]) * (1 - 2 * errors)
+    weights, doubts = torch.from_numpy(counts / counts.mean()), torch.from_numpy(errors / 2)
     found = torch.zeros(votes.shape[1] + 1, dtype=torch.float64, requires_grad=True)
     solver = torch.optim.LBFGS(
         [found], max_iter=500, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
@@ -176,7 +190,9 @@ def fit_reward(said: Opinions) -> Reward:
         w, b = found[:-1], found[-1]
         margins = torch.cat([signs * (votes @ w + b), pairs @ w])
         penalty = PENALTY / 2 * w.square().sum()
-        total = (weights * torch.nn.functional.softplus(-margins)).sum() + penalty
+        forgiven = torch.log1p(doubts * torch.expm1((-margins).clamp(max=FAR)))
+        each = torch.nn.functional.softplus(-margins) - forgiven
+        total = (weights * each).sum() + penalty
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
@@ -221,7 +237,7 @@ def contrary_people(said: Opinions) -> frozenset[str]:
     is found, what they said is turned round and all others are looked at anew: who was contradicted
     by one loud person seemed contrary to the rest.
     """
-    spoken = Counter([*said.of_votes.people, *said.of_pairs.people])
+    spoken = Counter(said.people)
     found: frozenset[str] = frozenset()
     while (person := most_contrary(_against(said.turned(found)), spoken, found)) is not None:
         found |= {person}
@@ -231,7 +247,7 @@ def contrary_people(said: Opinions) -> frozenset[str]:
 def _against(said: Opinions) -> dict[str, float]:
     """Return z of everybody who said enough."""
     found = {}
-    for person, count in Counter([*said.of_votes.people, *said.of_pairs.people]).items():
+    for person, count in Counter(said.people).items():
         others = said.without(frozenset([person]))
         if count < FEWEST_SAID or len(others.labels) + len(others.chosen) < FEWEST_SAID:
             continue
