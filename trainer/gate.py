@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from core.report import Interval, PreferenceFigures, Report, RewardFigures, SystemFigures
 from core.sections import GateSettings
 
+OFTEN_WRONG = 0.25
+"""The share of a person's votes that are wrong above which one counts for less than half."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -57,7 +60,7 @@ def judge(report: Report, bounds: GateSettings) -> Verdict:
     checks += _system_checks(report, bounds)
     checks = [replace(check, why="") if check.passed else check for check in checks]
     failed = [check for check in checks if not check.passed]
-    summary = (_refusal(failed) if failed else _acceptance(report)) + _turned(report)
+    summary = (_refusal(failed) if failed else _acceptance(report)) + _of_people(report)
     return Verdict(accepted=not failed, checks=tuple(checks), summary=summary)
 
 
@@ -83,15 +86,24 @@ def _acceptance(report: Report) -> str:
     )
 
 
-def _turned(report: Report) -> str:
-    """Tell how many people's word was turned round; their names are in the report alone."""
-    count = len(report.reward.contrary) if report.reward is not None else 0
-    if not count:
+def _of_people(report: Report) -> str:
+    """Tell how many people's word was turned round or counts for little; their names are in the
+    report alone.
+    """
+    if (found := report.reward) is None:
         return ""
-    who = "1 person" if count == 1 else f"{count} people"
-    return (
-        f" {who} contradicted everybody else; what they said was learnt from the other way round."
-    )
+    told = ""
+    if count := len(found.contrary):
+        told += f" {_people(count)} contradicted everybody else; what they said was learnt from"
+        told += " the other way round."
+    if count := sum(share > OFTEN_WRONG for share in found.wrong.values()):
+        told += f" What {_people(count)} said hardly agrees with what all others say;"
+        told += " it counts for less than half."
+    return told
+
+
+def _people(count: int) -> str:
+    return "1 person" if count == 1 else f"{count} people"
 
 
 def _data_checks(figures: PreferenceFigures | None, bounds: GateSettings) -> list[Check]:

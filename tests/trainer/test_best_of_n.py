@@ -85,6 +85,7 @@ def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: P
     assert lesson.figures.p_value < 0.01
     assert (lesson.figures.tested, lesson.figures.accuracy.n) == (24, 16)
     assert lesson.figures.drawn == 32
+    assert set(lesson.figures.wrong) == {one.person for one in votes()}
     assert told == sorted(told)
     keep_lesson(tmp_path / "lesson", lesson)
     kept = read_lesson(tmp_path / "lesson")

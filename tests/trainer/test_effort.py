@@ -27,9 +27,15 @@ def test_what_a_job_asks_for_stands(tiny_model: Path) -> None:
     asked = {"ranked_prompts": 8, "draws": 2, "ranked_pairs": 6, "anchors": 0}
     effort = effort_of(job_spec(tiny_model, DPO).model_copy(update=asked))
     assert (effort.prompts, effort.draws, effort.pairs, effort.anchors) == (8, 2, 6, 0)
-    assert effort.times_each(1) == 2
+    assert (effort.times_each(1), effort.asked(100)) == (2, 8)
 
 
 def test_few_prompts_are_answered_more_often() -> None:
     """Sixteen prompts are answered twelve times each on a CPU, a hundred four times."""
     assert (CPU.times_each(16), CPU.times_each(100)) == (12, 4)
+
+
+def test_the_more_people_wrote_the_more_is_answered() -> None:
+    """Of 240 votes' prompts 96 on a CPU, of 500 votes' half, of very many no more than 384."""
+    assert [CPU.asked(prompts) for prompts in (20, 180, 375, 2000)] == [96, 96, 187, 384]
+    assert [GPU.asked(prompts) for prompts in (180, 2000)] == [512, 512]

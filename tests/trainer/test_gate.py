@@ -227,3 +227,11 @@ def test_it_is_told_that_somebodys_word_was_turned_round(contrary: list[str], to
         assert told in verdict.summary
         assert "p1" not in verdict.summary
     assert "contradicted" not in judge(with_reward(), BOUNDS).summary
+
+
+def test_it_is_told_how_many_people_hardly_agree_with_others() -> None:
+    """Those whose votes count for less than half, without their names."""
+    summary = judge(with_reward(wrong={"p1": 0.1, "p2": 0.3, "p3": 0.45}), BOUNDS).summary
+    assert "What 2 people said hardly agrees with what all others say" in summary
+    assert "p2" not in summary
+    assert "agrees" not in judge(with_reward(wrong={"p1": 0.25}), BOUNDS).summary

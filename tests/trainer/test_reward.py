@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.trainer.opinions import STATES, rows, votes
 from trainer.figures import auc
 from trainer.reward import (
     CONTRARY_Z,
     Opinions,
-    Rows,
     _against,
     contrary_people,
     fit_reward,
@@ -19,23 +19,6 @@ from trainer.reward import (
     out_of_fold,
 )
 from trainer.style import FEATURES
-
-STATES = 6
-
-
-def rows(people: list[str]) -> Rows:
-    return Rows(people, [f"q{n}" for n in range(len(people))], np.ones(len(people)))
-
-
-def votes(count: int, *, seed: int = 0, contrary: int = 0) -> Opinions:
-    """Votes by one count alone; the last `contrary` of them are one person's, all the other way."""
-    chance = np.random.default_rng(seed)
-    features = chance.normal(size=(count, STATES + len(FEATURES)))
-    labels = (features[:, STATES + 6] > 0).astype(float)
-    labels[count - contrary :] = 1 - labels[count - contrary :]
-    people = [f"p{n % 5}" for n in range(count - contrary)] + ["loud"] * contrary
-    nothing = np.zeros((0, features.shape[1]))
-    return Opinions(features, labels, rows(people), nothing, nothing, rows([]))
 
 
 def test_a_reward_learns_from_votes_what_is_liked() -> None:
