@@ -33,38 +33,36 @@ _START = -2.0
 
 
 def wrong_shares(judged: Judged) -> dict[str, float]:
-    """Return how often each person is wrong, from 0 to MOST; none where too few people say
-    anything, or nothing is foretold.
+    """Return how often each person is wrong, from 0 to MOST.
+
+    Nobody is named where too few people say anything, or where all is foretold alike.
     """
     people = judged.people()
-    rewards = np.array([*judged.rewards, *judged.differences])
-    spread = float(np.std(judged.rewards if judged.rewards else judged.differences or [0.0]))
+    votes, pairs = np.array(judged.rewards), np.array(judged.differences)
+    spread = float((votes if len(votes) else pairs).std()) if people else 0.0
     if len(people) < FEWEST_PEOPLE or not spread:
         return {}
-    votes = len(judged.rewards)
-    center = float(np.mean(judged.rewards)) if votes else 0.0
-    rewards[:votes] -= center
-    signs = torch.tensor([1.0 if liked else -1.0 for liked in judged.labels], dtype=torch.float64)
-    signs = torch.cat([signs, torch.ones(len(rewards) - votes, dtype=torch.float64)])
-    is_vote = torch.arange(len(rewards)) < votes
+    centered = votes - votes.mean() if len(votes) else votes
+    place = {person: number for number, person in enumerate(people)}
     errors = _fit(
-        torch.from_numpy(rewards / spread),
-        signs,
-        is_vote.double(),
-        _places([*judged.voters, *judged.choosers], people),
-        USUAL * _rarer(judged.labels),
+        rewards=torch.from_numpy(np.concatenate([centered, pairs]) / spread),
+        signs=torch.tensor([*(1 if liked else -1 for liked in judged.labels), *(1 for _ in pairs)]),
+        biased=torch.arange(len(votes) + len(pairs)) < len(votes),
+        places=torch.tensor([place[one] for one in (*judged.voters, *judged.choosers)]),
+        usual=USUAL * _rarer(judged.labels),
     )
     return dict(zip(people, errors, strict=True))
 
 
 def _fit(
+    *,
     rewards: torch.Tensor,
     signs: torch.Tensor,
     biased: torch.Tensor,
     places: torch.Tensor,
     usual: float,
 ) -> list[float]:
-    """Return ε of each person; `places` says whose each row is."""
+    """Return ε of each person; `places` says whose each row is, `biased` which have a b."""
     count = int(places.max()) + 1
     found = torch.tensor([-0.7, 0.0, *[_START] * count], dtype=torch.float64, requires_grad=True)
     solver = torch.optim.LBFGS([found], max_iter=200, line_search_fn="strong_wolfe")
@@ -84,11 +82,6 @@ def _fit(
     solver.step(loss)  # type: ignore[no-untyped-call]
     fitted: list[float] = (MOST * torch.sigmoid(found[2:])).detach().tolist()
     return fitted
-
-
-def _places(people: Sequence[str], of: Sequence[str]) -> torch.Tensor:
-    place = {person: number for number, person in enumerate(of)}
-    return torch.tensor([place[person] for person in people])
 
 
 def _rarer(labels: Sequence[bool]) -> float:
