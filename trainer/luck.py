@@ -65,7 +65,7 @@ def _rows(said: Opinions) -> _Rows:
     return _Rows(
         features=features,
         votes=np.arange(len(features)) < len(said.labels),
-        people=np.array([*said.of_votes.people, *said.of_pairs.people]),
+        people=np.array(said.people),
     )
 
 

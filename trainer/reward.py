@@ -43,7 +43,7 @@ FEWEST_OTHERS = 3
 """So many people must be left to contradict: among two or three nobody is everybody."""
 CONTRARY_Z = 2.3
 """Standard errors: by chance once in a hundred people."""
-FAR = 50.0
+_FAR = 50.0
 """Log-odds beyond which a margin is no further: its exponential must be a number."""
 _LEAST_SPREAD = (1e-3, 0.1)
 """Added to the standard deviations of states and counts: what hardly varies says little."""
@@ -190,7 +190,7 @@ def fit_reward(said: Opinions, wrong: Mapping[str, float] = MappingProxyType({})
         w, b = found[:-1], found[-1]
         margins = torch.cat([signs * (votes @ w + b), pairs @ w])
         penalty = PENALTY / 2 * w.square().sum()
-        forgiven = torch.log1p(doubts * torch.expm1((-margins).clamp(max=FAR)))
+        forgiven = torch.log1p(doubts * torch.expm1((-margins).clamp(max=_FAR)))
         each = torch.nn.functional.softplus(-margins) - forgiven
         total = (weights * each).sum() + penalty
         total.backward()  # type: ignore[no-untyped-call]

@@ -19,13 +19,13 @@ def rows(people: list[str]) -> Rows:
     return Rows(people, [f"q{n}" for n in range(len(people))], np.ones(len(people)))
 
 
-def votes(count: int, *, seed: int = 0, contrary: int = 0, liked: float = 0.5) -> Opinions:
-    """Votes by one count alone; the last `contrary` of them are one person's, all the other way."""
+def votes(count: int, *, seed: int = 0, contrary: int = 0, least: float = 0.0) -> Opinions:
+    """Votes by one count alone, which is to be above `least`; the last `contrary` of them are one
+    person's, all the other way.
+    """
     chance = np.random.default_rng(seed)
     features = chance.normal(size=(count, STATES + len(FEATURES)))
-    decides = features[:, DECIDES]
-    least = 0.0 if liked == 0.5 else float(np.quantile(decides, 1 - liked))
-    labels = (decides > least).astype(float)
+    labels = (features[:, DECIDES] > least).astype(float)
     labels[count - contrary :] = 1 - labels[count - contrary :]
     people = [f"p{n % 5}" for n in range(count - contrary)] + ["loud"] * contrary
     nothing = np.zeros((0, features.shape[1]))
