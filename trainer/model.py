@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from core.errors import InvalidInput, ModelError
 from core.jobs import JobSpec
 from core.manifest import CONTENT_FILES, PEFT_CONFIG, WEIGHTS
+from core.processors import AMD, processor_maker
 
 
 def choose_device(wanted: str) -> str:
@@ -59,11 +60,13 @@ def served_dtype(wanted: str, device: str) -> torch.dtype:
 def job_dtype(wanted: str, device: str) -> torch.dtype:
     """Return the type a job computes in: the served one, but for `auto` on x86 without AMX.
 
-    There a product of bfloat16 takes up to twice as long as one of float32 (docs/decisions/014).
+    There a product of bfloat16 takes up to twice as long as one of float32, unless AMD made the
+    processor, where it takes half as long (docs/decisions/014).
     """
     served = served_dtype(wanted, device)
-    slow = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
-    return torch.float32 if wanted == "auto" and device == "cpu" and slow else served
+    bare = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    slow = device == "cpu" and bare and processor_maker() != AMD
+    return torch.float32 if wanted == "auto" and slow else served
 
 
 def load_base(spec: JobSpec) -> Any:
