@@ -25,7 +25,15 @@ from trainer.preference import Progress, Rate, Said, implicit_rewards, measure_p
 from trainer.ranked import Option
 from trainer.reward import Reward
 from trainer.sampling import Drawing, Drawn, draw_replies
-from trainer.scoring import Scored, System, Systems, Texts, kl_to_base, perplexity
+from trainer.scoring import (
+    Scored,
+    System,
+    Systems,
+    Texts,
+    in_base_type,
+    kl_to_base,
+    perplexity,
+)
 
 LIVE = "live"
 SAMPLES_SHOWN = 10
@@ -59,8 +67,9 @@ def evaluate_job(
         systems = Systems(model, LIVE if spec.live_path else None)
         prompts = sample_prompts(held_out, spec.sample_prompts, spec.seed)
         bench = Bench(spec, systems, Texts(tokenizer, spec.max_length), prompts, reward)
-        parts = bench.measure(held_out, on_progress)
-        return parts if reward is None else {**parts, "gains": bench.gains(reward, on_progress)}
+        with in_base_type(model):
+            parts = bench.measure(held_out, on_progress)
+            return parts if reward is None else {**parts, "gains": bench.gains(reward, on_progress)}
     finally:
         if spec.live_path:
             model.delete_adapter(LIVE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Protocol
 
 import torch
@@ -17,8 +18,10 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from trainer.scoring import System, left_padded
 
-CANDIDATE_TOKENS = 512
-"""A draw looks at this many of the likeliest tokens at most, to spare a whole sort."""
+FEW_TOKENS, CANDIDATE_TOKENS = 64, 512
+"""A draw looks at so many of the likeliest tokens, at the second number where those of the first
+have not the probability wanted: a whole sort would take longer than the rest of the draw.
+"""
 ENDED_SHARE = 0.125
 """Rows that have ended are taken out once they are this share: it copies what all others keep."""
 NOWHERE = -1
@@ -152,24 +155,41 @@ def _roomy_cache(causal: Any, tokens: int) -> DynamicCache:
     return cache
 
 
+def _is_roomy(cache: DynamicCache) -> bool:
+    """Say whether every layer sees all tokens: to one with a window, padding in the middle would
+    push others out of it.
+    """
+    return all(isinstance(layer, _Room) for layer in cache.layers)
+
+
+def _beginning(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return what all of several prompts begin with; each has a token more."""
+    if len(prompts) == 1:
+        return ()
+    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    return tuple(column[0] for column in takewhile(lambda column: len({*column}) == 1, columns))
+
+
 class _Batch:
     """Rows that decode together; `rows` says whose each is, NOWHERE if it has ended.
 
-    Rows of the same prompt share the pass over it.
+    Rows of the same prompt share the pass over it, and all rows that over what all begin with:
+    a chat template's system prompt is often longer than what a person says.
     """
+
+    ids: torch.Tensor  # (prompts, T) at first, (R, 1) after
+    mask: torch.Tensor  # (R, T so far)
+    positions: torch.Tensor
 
     def __init__(
         self, causal: Any, prompts: list[Sequence[int]], luck: torch.Tensor, drawing: Drawing
     ) -> None:
         self.causal, self.drawing = causal, drawing
         self.luck = luck.to(causal.device)
-        different = list(dict.fromkeys(map(tuple, prompts)))
-        self.prompt_of = [different.index(tuple(prompt)) for prompt in prompts]
-        inputs = left_padded(different, causal.device)
-        self.ids = inputs["input_ids"]  # (prompts, T) at first, (R, 1) after
-        self.mask = inputs["attention_mask"]  # (R, T so far)
-        self.positions = inputs["position_ids"]
-        self.cache = _roomy_cache(causal, self.ids.shape[1] + drawing.max_tokens)
+        self.prompts = list(dict.fromkeys(map(tuple, prompts)))
+        self.prompt_of = [self.prompts.index(tuple(prompt)) for prompt in prompts]
+        longest = max(map(len, self.prompts))
+        self.cache = _roomy_cache(causal, longest + drawing.max_tokens)
         self.rows = list(range(len(prompts)))
         self.tokens: list[list[int]] = [[] for _ in prompts]
         self.finished = [False] * len(prompts)
@@ -188,6 +208,12 @@ class _Batch:
 
     def _read_prompts(self) -> torch.Tensor:
         """Pass over every different prompt once; from then on each reply has its row."""
+        shared = _beginning(self.prompts) if _is_roomy(self.cache) else ()
+        if shared:
+            self._lay([shared], 0)
+            self._forward()
+            self.cache.batch_select_indices(torch.zeros(len(self.prompts), dtype=torch.long))
+        self._lay([prompt[len(shared) :] for prompt in self.prompts], len(shared))
         logits = self._forward()
         if len(logits) == len(self.prompt_of):
             return logits
@@ -195,6 +221,14 @@ class _Batch:
         self.cache.batch_select_indices(index)
         self.positions, self.mask = self.positions[index], self.mask[index]
         return logits[index]
+
+    def _lay(self, rows: Sequence[Sequence[int]], before: int) -> None:
+        """Make ready for a pass over rows that go on after `before` tokens."""
+        inputs = left_padded(rows, self.causal.device)
+        mask = inputs["attention_mask"]
+        self.ids = inputs["input_ids"]
+        self.positions = inputs["position_ids"] + before
+        self.mask = torch.cat([mask.new_ones((len(mask), before)), mask], dim=1)
 
     def _forward(self) -> torch.Tensor:
         """One step; returns the next token's logits, (R, vocab) float32."""
@@ -243,13 +277,24 @@ def choose(logits: torch.Tensor, luck: torch.Tensor, drawing: Drawing) -> torch.
     """
     if drawing.temperature == 0:
         return logits.argmax(dim=-1)
-    scaled = logits / drawing.temperature
-    top, tokens = scaled.topk(
-        min(CANDIDATE_TOKENS, logits.shape[-1]), dim=-1
-    )  # (R, k) likeliest first
-    probability = (top - scaled.logsumexp(dim=-1, keepdim=True)).exp()
-    before = probability.cumsum(dim=-1) - probability
-    probability = probability.where(before < drawing.top_p, 0.0)
-    cumulative = probability.cumsum(dim=-1)
+    probability = torch.softmax(logits / drawing.temperature, dim=-1)
+    chosen, cut = _drawn(probability, luck, drawing.top_p, FEW_TOKENS)
+    if cut.any():
+        more, _ = _drawn(probability[cut], luck[cut], drawing.top_p, CANDIDATE_TOKENS)
+        chosen[cut] = more
+    return chosen
+
+
+def _drawn(
+    probability: torch.Tensor, luck: torch.Tensor, top_p: float, most: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the token drawn from the `most` likeliest, and whether `top_p` is beyond those.
+
+    # (R,) each
+    """
+    top, tokens = probability.topk(min(most, probability.shape[-1]), dim=-1)  # likeliest first
+    total = top.cumsum(dim=-1)
+    cumulative = top.where(total - top < top_p, 0.0).cumsum(dim=-1)
     place = (cumulative < luck[:, None] * cumulative[:, -1:]).sum(dim=-1, keepdim=True)
-    return tokens.gather(-1, place.clamp(max=tokens.shape[-1] - 1)).squeeze(-1)
+    chosen = tokens.gather(-1, place.clamp(max=tokens.shape[-1] - 1)).squeeze(-1)
+    return chosen, total[:, -1] < top_p

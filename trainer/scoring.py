@@ -88,6 +88,23 @@ class Systems:
 
 
 @contextmanager
+def in_base_type(model: Any) -> Iterator[None]:
+    """Hold a PeftModel's adapters in the type of its base while open, as they are served.
+
+    Their float32 weights, else, have all that goes through them converted, twice a layer.
+    """
+    weights = [weight for name, weight in model.named_parameters() if "lora_" in name]
+    exact, dtype = [weight.data for weight in weights], model.get_base_model().dtype
+    for weight in weights:
+        weight.data = weight.data.to(dtype)
+    try:
+        yield
+    finally:
+        for weight, data in zip(weights, exact, strict=True):
+            weight.data = data
+
+
+@contextmanager
 def contiguous_head(causal: Any) -> Iterator[None]:
     """Give the head whole tensors while open.
 

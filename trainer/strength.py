@@ -24,7 +24,7 @@ from peft.tuners.lora import LoraLayer
 from trainer.figures import repeated_share
 from trainer.keepset import MAX_TOKENS, KeepItem, load_items
 from trainer.sampling import Drawing, draw_replies
-from trainer.scoring import System, Systems, Texts
+from trainer.scoring import System, Systems, Texts, in_base_type
 
 TUNESET = "tuneset.jsonl"
 TRAINED = 1.0
@@ -112,7 +112,7 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
     before = _talk(systems, "base", prompts, texts)
 
     def cost_of(strength: float) -> Cost:
-        with _scaled(model, strength):
+        with in_base_type(model), _scaled(model, strength):
             after = _talk(systems, "candidate", prompts, texts)
             rise = round(after.repeated - before.repeated, 4)
             cost = Cost(rise, round(after.length / before.length, 2))

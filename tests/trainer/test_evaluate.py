@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from core.jobs import ChatMessage, Example, JobSpec, PairExample, VoteExample
 from core.report import Report
+from tests.families import make_family
 from tests.tiny import make_tiny_adapter
 from trainer.best_of_n import Teacher
 from trainer.draws import Drawer
@@ -18,7 +21,15 @@ from trainer.evaluate import Bench, evaluate_job, sample_prompts
 from trainer.ranked import Option
 from trainer.reward import Reward, Scale
 from trainer.sampling import Drawing, choose, draw_replies
-from trainer.scoring import Scored, Systems, Texts, kl_to_base, perplexity, reply_logprobs
+from trainer.scoring import (
+    Scored,
+    Systems,
+    Texts,
+    in_base_type,
+    kl_to_base,
+    perplexity,
+    reply_logprobs,
+)
 from trainer.style import style_features
 
 END = frozenset({2})
@@ -40,7 +51,7 @@ def vote(number: int, *, complete: bool = True) -> VoteExample:
 def world(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A tiny base, a candidate on it, the directory of a live adapter, and the tokenizer."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     place = tmp_path_factory.mktemp("adapters")
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
@@ -193,16 +204,40 @@ def test_a_cut_reply_is_scored_without_its_end(world: dict[str, Any]) -> None:
     assert texts.reply("ab", complete=True) == [*texts.reply("ab", complete=False), texts.end_id]
 
 
-def test_greedy_replies_equal_those_of_generate(world: dict[str, Any]) -> None:
+PROMPTS = {
+    "nothing in common": [[5, 6, 7, 8], [9, 10], [11, 12, 13]],
+    "a common beginning": [[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 8, 9, 10, 11]],
+    "one begins the others": [[5, 6], [5, 6, 7], [5, 6, 7, 8, 9]],
+    "one of them twice": [[5, 6, 7], [5, 6, 8, 9], [5, 6, 7]],
+    "all the same": [[5, 6, 7], [5, 6, 7]],
+}
+
+
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
+def test_greedy_replies_equal_those_of_generate(
+    world: dict[str, Any], prompts: list[list[int]]
+) -> None:
     """Our loop, in any batch, writes what transformers writes for the prompt alone."""
-    prompts = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
     systems = Systems(world["model"])
     drawn = draw_replies(systems, "candidate", prompts, Drawing(END, 8))
     for prompt, reply in zip(prompts, drawn, strict=True):
-        out = world["model"].generate(
-            input_ids=torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=2
-        )
-        assert reply.token_ids == [t for t in out[0, len(prompt) :].tolist() if t != 2]
+        assert reply.token_ids == _generated(world["model"], prompt, 8)
+
+
+@pytest.mark.parametrize("family", ["mistral with a window", "gemma2 with mixed windows"])
+def test_a_window_sees_the_same_tokens_whatever_shares_the_batch(family: str) -> None:
+    """Prompts begin alike and are longer than the window: padding takes no room in it."""
+    model = get_peft_model(make_family(family), LoraConfig(target_modules="all-linear")).eval()
+    prompts = [[*range(20, 32), *range(40, 40 + more)] for more in (1, 9, 4)]
+    drawn = draw_replies(Systems(model), "candidate", prompts, Drawing(END, 12))
+    for prompt, reply in zip(prompts, drawn, strict=True):
+        assert reply.token_ids == _generated(model, prompt, 12)
+
+
+def _generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    out = model.generate(input_ids=ids, max_new_tokens=tokens, do_sample=False, eos_token_id=2)
+    return [token for token in out[0, len(prompt) :].tolist() if token not in END]
 
 
 def test_a_draw_depends_on_the_seed_and_not_on_the_batch(world: dict[str, Any]) -> None:
@@ -241,6 +276,36 @@ def test_top_p_leaves_out_the_unlikely() -> None:
     drawing = Drawing(END, 1, temperature=1.0, top_p=0.8)
     assert choose(logits, torch.tensor([0.99]), drawing).tolist() == [1]
     assert choose(logits, torch.tensor([0.60]), drawing).tolist() == [0]
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.95, 1.0])
+def test_a_draw_inverts_the_whole_distribution(top_p: float) -> None:
+    """Likelier tokens first, whether the first look reaches far enough or only the second does."""
+    logits = 3 * torch.randn((40, 500), generator=torch.Generator().manual_seed(1))
+    logits[::2] *= 0.1  # nearly flat: 64 tokens are far from enough
+    luck = torch.rand(40, generator=torch.Generator().manual_seed(2))
+    chosen = choose(logits, luck, Drawing(END, 1, temperature=1.0, top_p=top_p))
+    for row, one, token in zip(logits.softmax(-1).tolist(), luck.tolist(), chosen, strict=True):
+        ranked = sorted(range(500), key=lambda place: -row[place])
+        nucleus, total = [], 0.0
+        for place in ranked:
+            if total >= top_p:
+                break
+            nucleus.append(place)
+            total += row[place]
+        below = sum(row[place] for place in nucleus[: nucleus.index(int(token))])
+        assert below / total - 1e-4 <= one <= (below + row[int(token)]) / total + 1e-4
+
+
+def test_adapters_are_held_in_the_type_of_the_base_for_a_time(tiny_model: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    model = get_peft_model(base, LoraConfig(target_modules="all-linear"))
+    own = {name: one for name, one in model.named_parameters() if "lora_" in name}
+    before = {name: one.detach().clone() for name, one in own.items()}
+    with in_base_type(model):
+        assert {one.dtype for one in own.values()} == {torch.bfloat16}
+    assert {one.dtype for one in own.values()} == {torch.float32}
+    assert all(torch.equal(one, before[name]) for name, one in own.items())
 
 
 def test_sample_prompts_are_different_and_limited() -> None:
