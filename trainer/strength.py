@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from math import log
 from statistics import fmean
 from typing import Any
 
@@ -47,9 +48,9 @@ MOST_STRETCHED = 1.65
 hears other prompts. Of a brief adapter's replies some are short and some as long as before, so that
 the gate's median falls all at once: at 0.6 of the mean length it is about half, at 0.5 it may be
 less than a third."""
-FAR = 1.5
-"""So many times beyond that bound, the next weaker is not tried: a step's replies are seldom more
-than half as long again as those of the step before."""
+FAR = 1.1
+"""So many times that bound, as logarithms: where a length would still change by more, were that in
+proportion to the strength, a strength is not tried. It changes by more than in proportion."""
 TOKENS = 80
 """How long the replies to people's prompts are at most that show it: half of what is repeated in
 them stands after the first 48, and cut there the base's would make short ones look less short."""
@@ -137,12 +138,11 @@ def choose_strength(model: Any, texts: Texts, prompts: Sequence[Sequence[int]] =
 
 def _weaker(tried: Mapping[float, Cost]) -> Iterator[float]:
     """Yield what is to be tried below what was trained, but for the least; `tried` grows."""
-    strengths, at = (TRAINED, *WEAKER[:-1]), 0
-    while True:
-        at += 2 if tried[strengths[at]].factor > FAR * MOST_STRETCHED else 1
-        if at >= len(strengths):
-            return
-        yield strengths[at]
+    last, most = TRAINED, FAR * log(MOST_STRETCHED)
+    for strength in WEAKER[:-1]:
+        if log(tried[last].factor) * strength / last <= most:
+            yield strength
+            last = strength
 
 
 @dataclass(frozen=True, slots=True)

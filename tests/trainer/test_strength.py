@@ -169,21 +169,21 @@ def test_replies_as_long_as_the_bases_are_not_stretched(tiny_model: Path) -> Non
     assert found.tried == dict.fromkeys((TRAINED, STRONGER[0]), Cost(0.0, 1.0, 0))
 
 
-def test_where_replies_are_far_too_short_a_step_is_passed_over(
+def test_where_replies_are_far_too_short_what_cannot_suffice_is_passed_over(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The steps after 0.25 and 0.4 of the base's length are not tried, the one after 0.5 is."""
-    lengths = iter((100, 25, 40, 50, 70))  # the base's, then of each strength that is tried
+    """0.3 of the base's length as trained would be 0.55 at 0.5 and 0.62 at 0.4, the first that is
+    tried; 0.55 there would be 0.62 at 0.32."""
+    lengths = iter((100, 30, 55, 70))  # the base's, then of each strength that is tried
 
     def talk(*told: Any) -> strength._Talk:
         return strength._Talk(0.0, next(lengths))
 
     monkeypatch.setattr(strength, "_talk", talk)
     found = choose_strength(*world(tiny_model, 0.0))
-    assert {tried: cost.stretched for tried, cost in found.tried.items()} == {
-        TRAINED: 0.25, WEAKER[1]: 0.4, WEAKER[3]: 0.5, WEAKER[4]: 0.7,
-    }  # fmt: skip
-    assert found.value == WEAKER[4]
+    told = {tried: cost.stretched for tried, cost in found.tried.items()}
+    assert told == {TRAINED: 0.3, 0.4: 0.55, 0.32: 0.7}
+    assert found.value == 0.32
 
 
 def test_a_cost_is_bearable_within_all_three_bounds() -> None:
