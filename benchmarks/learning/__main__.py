@@ -29,6 +29,7 @@ from benchmarks.learning.grid import (
     keep_figures,
     make_cells,
     measure_cells,
+    read_basis,
     read_figures,
     tasks_of,
     wanted_cells,
@@ -59,8 +60,10 @@ def main() -> int:
     home = options.directory / ("quick" if options.quick else "full")
     if options.report:
         found = read_figures(MEASURED) | read_figures(home / FIGURES)
-        write_report(found, read_choice(home))
-        write_figures(found, MEASURED)
+        choice = read_choice(home)
+        basis = choice.basis if choice else read_basis(MEASURED)
+        write_report(found, basis)
+        write_figures(found, MEASURED, basis)
         return 0
     if options.data:
         os.environ[DATA] = str(options.data.resolve())

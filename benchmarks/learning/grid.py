@@ -19,7 +19,7 @@ from benchmarks.learning import instructions
 from benchmarks.learning.arms import ARMS, World
 from benchmarks.learning.cells import BASE_DRAWN, DRAWN, Cell, is_done, make_cell, read_drawn
 from benchmarks.learning.community import feedback_rows
-from benchmarks.learning.instructions import CHOSEN, FOLLOWED, read_followed
+from benchmarks.learning.instructions import CHOSEN, FOLLOWED, Basis, read_followed
 from benchmarks.learning.measure import Figures, measure_cell
 from benchmarks.learning.plain import ANSWERED, BASE_ANSWERED, read_answered
 from benchmarks.learning.pool import load_pool
@@ -42,6 +42,7 @@ ALL_ARMS = (*ARMS, TWO_ROUNDS)
 QUICK = (Cell("human", "votes-100", 0), Cell("echo", "votes-100", 0))
 QUICK_PROMPTS, QUICK_UNSEEN = 320, 48
 FIGURES = "figures.json"
+BASIS = "ifeval"
 
 Found = dict[Cell, Figures]
 
@@ -133,9 +134,16 @@ def keep_figures(found: Found, home: Path) -> Found:
     return known
 
 
-def write_figures(found: Found, path: Path) -> None:
-    """Write figures to a file, whole or not at all."""
-    write_atomic(path, json.dumps(as_object(found), indent=1) + "\n")
+def write_figures(found: Found, path: Path, basis: Basis | None = None) -> None:
+    """Write figures, and what those of IFEval stand on, to a file, whole or not at all."""
+    stands_on = {BASIS: asdict(basis)} if basis else {}
+    write_atomic(path, json.dumps(as_object(found) | stands_on, indent=1) + "\n")
+
+
+def read_basis(path: Path) -> Basis | None:
+    """Return what the figures of IFEval in a file stand on, if it says."""
+    row = json.loads(path.read_text(encoding="utf-8")).get(BASIS) if path.exists() else None
+    return Basis(**row) if row else None
 
 
 def read_figures(path: Path) -> Found:

@@ -65,14 +65,33 @@ class Followed:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What the figure stands on: `asked` of `of` prompts, and which shares of those an echo and a
+    short answer pass.
+    """
+
+    asked: int
+    of: int
+    echo: float
+    short: float
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """What is asked: so many of `of` prompts, and which shares an echo and a short answer pass."""
+    """What is asked, of so many prompts, and what an echo, a short answer and the base make of
+    it.
+    """
 
     prompts: list[Instructed]
     of: int
     echo: float
     short: float
     base: list[Followed]
+
+    @property
+    def basis(self) -> Basis:
+        """Return what a report says of it."""
+        return Basis(len(self.prompts), self.of, self.echo, self.short)
 
 
 def find_data(named: Path | None = None) -> Path | None:

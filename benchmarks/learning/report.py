@@ -14,7 +14,7 @@ from statistics import fmean
 
 from benchmarks.learning.cells import Cell
 from benchmarks.learning.grid import ALL_ARMS, Found
-from benchmarks.learning.instructions import Choice
+from benchmarks.learning.instructions import Basis
 from benchmarks.learning.measure import Figures, by_arm, mean_interval
 from benchmarks.learning.page import PAGE, write_part
 from benchmarks.learning.person import Membership
@@ -33,10 +33,10 @@ Cells = Mapping[Cell, Figures]
 Value = Callable[[Figures], float]
 
 
-def write_report(found: Found, choice: Choice | None = None, *, page: Path = PAGE) -> None:
+def write_report(found: Found, basis: Basis | None = None, *, page: Path = PAGE) -> None:
     """Write the part `figures` and its pictures from all finished cells.
 
-    `choice` is what IFEval asked, if it did.
+    `basis` is what IFEval asked, if it did.
     """
     if not found:
         raise SystemExit("no finished cells; run python -m benchmarks.learning first")
@@ -53,7 +53,7 @@ def write_report(found: Found, choice: Choice | None = None, *, page: Path = PAG
         "",
         "![Like-rates by votes](learning-votes.svg)",
         "",
-        *_section("What it costs", [*costs_table(arms), "", instructed_sentence(choice, found)]),
+        *_section("What it costs", [*costs_table(arms), "", instructed_sentence(basis, found)]),
         "![What is won against what is lost](learning-costs.svg)",
         "",
         *_section("The gate", [*gate_table(arms), "", *gate_sentences(found)]),
@@ -153,16 +153,16 @@ def gate_sentences(found: Cells) -> list[str]:
     ]
 
 
-def instructed_sentence(choice: Choice | None, found: Cells) -> str:
+def instructed_sentence(basis: Basis | None, found: Cells) -> str:
     """Say what the figure IFEval stands on, and what would pass without following anything."""
     if all(one.ifeval is None for one in found.values()):
         return "IFEval was not asked of these adapters."
-    if choice is None:
+    if basis is None:
         return ""
     return (
-        f"IFEval: the {len(choice.prompts)} of {choice.of} easy prompts that the base passes in "
-        f"every trial; a bare echo of the prompt passes {choice.echo:.2f} of them, one short "
-        f"sentence {choice.short:.2f}."
+        f"IFEval: the {basis.asked} of {basis.of} easy prompts that the base passes in every "
+        f"trial; a bare echo of the prompt passes {basis.echo:.2f} of them, one short sentence "
+        f"{basis.short:.2f}."
     )
 
 

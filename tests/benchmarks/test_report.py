@@ -10,8 +10,15 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from benchmarks.learning.cells import Cell
-from benchmarks.learning.grid import FIGURES, Found, keep_figures, read_figures
-from benchmarks.learning.instructions import Choice
+from benchmarks.learning.grid import (
+    FIGURES,
+    Found,
+    keep_figures,
+    read_basis,
+    read_figures,
+    write_figures,
+)
+from benchmarks.learning.instructions import Basis, Choice
 from benchmarks.learning.measure import Figures, by_arm
 from benchmarks.learning.page import PAGE, write_part
 from benchmarks.learning.person import Membership
@@ -137,10 +144,21 @@ def test_what_was_not_asked_is_not_shown_as_nothing() -> None:
     unasked = {cell: replace(one, ifeval=None) for cell, one in found().items()}
     assert "0.90 → 0.80" in costs_table(by_arm(found()))[2]
     assert "0.90" not in costs_table(by_arm(unasked))[2]
-    for choice in (None, Choice([], 63, 0.9, 0.5, [])):
-        assert "was not asked" in instructed_sentence(choice, unasked)
+    basis = Choice([], 63, 0.9, 0.5, []).basis
+    for one in (None, basis):
+        assert "was not asked" in instructed_sentence(one, unasked)
     assert instructed_sentence(None, found()) == ""
-    assert "0 of 63" in instructed_sentence(Choice([], 63, 0.9, 0.5, []), found())
+    assert "0 of 63" in instructed_sentence(basis, found())
+
+
+def test_what_ifeval_asked_is_kept_with_the_figures(tmp_path: Path) -> None:
+    """A report made where nobody chose prompts says what was asked elsewhere."""
+    reported, basis = tmp_path / "learning.json", Basis(13, 63, 0.85, 0.62)
+    assert read_basis(reported) is None
+    write_figures(found(), reported, basis)
+    assert (read_figures(reported), read_basis(reported)) == (found(), basis)
+    write_figures(found(), reported)
+    assert read_basis(reported) is None
 
 
 def test_figures_of_earlier_runs_are_kept(tmp_path: Path) -> None:
