@@ -89,9 +89,9 @@ class Systems:
 
 @contextmanager
 def in_base_type(model: Any) -> Iterator[None]:
-    """Hold a PeftModel's adapters in the type of its base while open, as they are served.
+    """Hold a PeftModel's adapters in the type its base computes in while open.
 
-    Their float32 weights, else, have all that goes through them converted, twice a layer.
+    All that goes through weights of another type is converted, twice a layer.
     """
     weights = [weight for name, weight in model.named_parameters() if "lora_" in name]
     exact, dtype = [weight.data for weight in weights], model.get_base_model().dtype
