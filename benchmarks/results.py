@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from core.processors import available_cores
+from core.processors import available_cores, told
 
 PERFORMANCE = Path(__file__).parents[1] / "docs" / "performance.md"
 _HEAD = ("what", "ours", "peer", "ratio", "bound", "")
@@ -91,13 +91,11 @@ def number(value: float | None) -> str:
 
 def machine() -> str:
     """Describe this machine and what computes on it in one line, without its name."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    model = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    flags = set(found[1].split()) if (found := re.search(r"^flags\s*:(.*)$", info, re.M)) else set()
+    flags = told("flags").split()
     memory = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text("ascii"))
     return ", ".join(
         [
-            model[1].strip() if model else "unknown processor",
+            told("model name") or "unknown processor",
             f"{available_cores()} cores",
             f"{int(memory[1]) / 2**20:.0f} GiB" if memory else "unknown memory",
             *(f"{flag} {'yes' if flag in flags else 'no'}" for flag in _FLAGS),

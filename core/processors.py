@@ -1,4 +1,4 @@
-"""The processors there are to work with: how many, and whose."""
+"""The processors there are to work with: how many, and what is told of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processor_maker(told: Path = _TOLD) -> str:
-    """Return whose an x86 processor says it is, as Linux tells it; empty where it is not told."""
+def told(*names: str, source: Path = _TOLD) -> str:
+    """Return what Linux tells of a processor in the first line of one of these names; empty where
+    it tells nothing.
+    """
     try:
-        lines = told.read_text(encoding="ascii", errors="replace").splitlines()
+        lines = source.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return ""
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id"))
-    return next(named, "")
+    parts = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in parts if name.strip() in names), "")

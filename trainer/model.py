@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from core.errors import InvalidInput, ModelError
 from core.jobs import JobSpec
 from core.manifest import CONTENT_FILES, PEFT_CONFIG, WEIGHTS
-from core.processors import AMD, processor_maker
+from core.processors import AMD, told
 
 
 def choose_device(wanted: str) -> str:
@@ -65,7 +65,7 @@ def job_dtype(wanted: str, device: str) -> torch.dtype:
     """
     served = served_dtype(wanted, device)
     bare = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
-    slow = device == "cpu" and bare and processor_maker() != AMD
+    slow = device == "cpu" and bare and told("vendor_id") != AMD
     return torch.float32 if wanted == "auto" and slow else served
 
 

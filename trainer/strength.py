@@ -50,7 +50,7 @@ the gate's median falls all at once: at 0.6 of the mean length it is about half,
 less than a third."""
 FAR = 1.1
 """So many times that bound, as logarithms: where a length would still change by more, were that in
-proportion to the strength, a strength is not tried. It changes by more than in proportion."""
+proportion to the strength, a strength is not tried (docs/decisions/031)."""
 TOKENS = 80
 """How long the replies to people's prompts are at most that show it: half of what is repeated in
 them stands after the first 48, and cut there the base's would make short ones look less short."""

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from core.processors import told
+
 log = logging.getLogger(__name__)
 
 LANES = 16
@@ -136,11 +138,7 @@ def _fingerprint(compiler: str, flags: list[str]) -> str:
 
 def _processor() -> str:
     """Describe the instructions this processor has."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return told("flags", "Features") or f"{platform.machine()} {platform.processor()}"
 
 
 def _build(compiler: str, flags: list[str], path: Path) -> None:

@@ -224,6 +224,17 @@ def test_greedy_replies_equal_those_of_generate(
         assert reply.token_ids == _generated(world["model"], prompt, 8)
 
 
+def test_what_prompts_begin_with_is_passed_over_once(world: dict[str, Any]) -> None:
+    """Of three prompts that share nine tokens of ten those are one row, the last three."""
+    passed: list[tuple[int, ...]] = []
+    embedding = world["model"].get_input_embeddings()
+    hook = embedding.register_forward_pre_hook(lambda module, ids: passed.append(ids[0].shape))
+    prompts = [[*range(20, 29), last] for last in (5, 6, 7)]
+    draw_replies(Systems(world["model"]), "base", prompts, Drawing(frozenset(), 2))
+    hook.remove()
+    assert passed == [(1, 9), (3, 1), (3, 1)]
+
+
 @pytest.mark.parametrize("family", ["mistral with a window", "gemma2 with mixed windows"])
 def test_a_window_sees_the_same_tokens_whatever_shares_the_batch(family: str) -> None:
     """Prompts begin alike and are longer than the window: padding takes no room in it."""
