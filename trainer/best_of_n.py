@@ -59,7 +59,8 @@ def learn(
 ) -> Lesson:
     """Return the lesson kept in a job's work directory, or make it and keep it there.
 
-    It is learnt from the examples; `held_out` ones only help to say if chance would do as well.
+    It is learnt from the examples; `held_out` ones are rated by it, and only help to say if chance
+    would do as well.
     """
     lesson = read_lesson(work / _LESSON)
     if lesson is None:
@@ -149,7 +150,7 @@ class Teacher:
             lambda done: on_progress(0.8 * done, "reading what people said"),
         )
         on_progress(0.8, "ranking the replies")
-        trained = everything.first(*_counts(examples))
+        trained, held = everything.divided(*_counts(examples))
         contrary = contrary_people(trained)
         said = trained.turned(contrary)
         judged = foretold(said, self.spec.seed)
@@ -177,7 +178,7 @@ class Teacher:
             contrary=sorted(contrary),
             wrong={person: round(share, 2) for person, share in wrong.items()},
         )
-        return Lesson(pairs, draws.anchors, reward, found), ranking
+        return Lesson(pairs, draws.anchors, reward, found, _rated(held, reward)), ranking
 
     def features(
         self,
@@ -215,6 +216,12 @@ class Teacher:
             rejected=found[ends[1] :],
             of_pairs=_rows(pairs),
         )
+
+
+def _rated(said: Opinions, reward: Reward) -> list[float]:
+    """Return the rewards of what was voted on, then of both replies of each pair."""
+    sides = np.stack([reward.score(said.chosen), reward.score(said.rejected)], axis=1)
+    return [*reward.score(said.votes).tolist(), *sides.ravel().tolist()]
 
 
 def _rows_of(asked: Sequence[Asked]) -> list[tuple[Prompt, Option]]:

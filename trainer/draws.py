@@ -32,7 +32,7 @@ from core.jobs import (
 from trainer.effort import effort_of
 from trainer.fit import free_bytes
 from trainer.ranked import Asked, Option, anchor_pairs
-from trainer.sampling import Drawing, draw_replies
+from trainer.sampling import Drawing, Drawn, draw_replies, draw_together
 from trainer.scoring import System, Texts, contiguous_head
 from trainer.split import prompt_key, prompts_of
 from trainer.states import Overheard
@@ -134,7 +134,9 @@ class Drawer:
         count = min(len(lines), effort_of(self.spec).anchors)
         chosen = random.Random(self.spec.seed).sample(lines, count)
         prompts = [(ChatMessage(role="user", content=line),) for line in chosen]
-        likeliest, drawn = self.say(prompts, 0.0, 1.0), self.say(prompts, 1.0, 1.0)
+        ids = [self.ids(prompt) for prompt in prompts]
+        ways = [(ids, self._drawing(ids, temperature, 1.0)) for temperature in (0.0, 1.0)]
+        likeliest, drawn = map(self._read, draw_together(_Base(self.causal), "base", ways))
         return anchor_pairs(prompts, likeliest, drawn)
 
     def say(
@@ -142,7 +144,11 @@ class Drawer:
     ) -> list[Option]:
         """Answer each of the prompts; `told` is as of `draw_replies`."""
         ids = [self.ids(prompt) for prompt in prompts]
-        drawing = Drawing(
+        drawing = self._drawing(ids, temperature, top_p)
+        return self._read(draw_replies(_Base(self.causal), "base", ids, drawing, **told))
+
+    def _drawing(self, ids: Sequence[Sequence[int]], temperature: float, top_p: float) -> Drawing:
+        return Drawing(
             end_ids=frozenset({self.texts.end_id}),
             max_tokens=self.spec.sample_max_tokens,
             temperature=temperature,
@@ -150,7 +156,8 @@ class Drawer:
             seed=self.spec.seed,
             batch=self.at_once(max(map(len, ids))),
         )
-        drawn = draw_replies(_Base(self.causal), "base", ids, drawing, **told)
+
+    def _read(self, drawn: Sequence[Drawn]) -> list[Option]:
         return [Option(self.texts.read(one.token_ids), one.finished) for one in drawn]
 
     def ids(self, prompt: Prompt) -> list[int]:

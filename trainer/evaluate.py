@@ -21,10 +21,11 @@ from trainer import figures
 from trainer.best_of_n import Floats, Teacher
 from trainer.draws import Drawer
 from trainer.keepset import MAX_TOKENS, keep_parts, keep_score, load_keepset
+from trainer.lesson import Lesson
 from trainer.preference import Progress, Rate, Said, implicit_rewards, measure_preference
 from trainer.ranked import Option
 from trainer.reward import Reward
-from trainer.sampling import Drawing, Drawn, draw_replies
+from trainer.sampling import Drawing, Drawn, draw_replies, draw_together
 from trainer.scoring import (
     Scored,
     System,
@@ -38,6 +39,8 @@ from trainer.scoring import (
 LIVE = "live"
 SAMPLES_SHOWN = 10
 TEMPERATURE, TOP_P = 0.7, 0.95
+AT_ONCE = 80
+"""Replies drawn side by side: the keep-set's with the samples."""
 
 Chat = list[dict[str, str]]
 
@@ -48,12 +51,13 @@ def evaluate_job(
     tokenizer: Any,
     held_out: Sequence[Example],
     *,
-    reward: Reward | None = None,
+    lesson: Lesson | None = None,
     on_progress: Progress = lambda fraction, message: None,
 ) -> dict[str, Any]:
     """Return the Report's parts `reference`, `preference`, `systems` and `samples`.
 
-    With a reward model also `gains`: by how much the candidate's drawn replies have more of it.
+    With the lesson of a recipe that ranks replies `preference` is of its reward model, and there
+    are `gains`: by how much the candidate's drawn replies have more of that reward.
 
     `model` is a PeftModel with the candidate as its active adapter; the base is the same model with
     the adapter off. With `spec.live_path` the live adapter is loaded beside it for the time of the
@@ -66,10 +70,13 @@ def evaluate_job(
     try:
         systems = Systems(model, LIVE if spec.live_path else None)
         prompts = sample_prompts(held_out, spec.sample_prompts, spec.seed)
-        bench = Bench(spec, systems, Texts(tokenizer, spec.max_length), prompts, reward)
+        rated = lesson.rated if lesson else None
+        bench = Bench(spec, systems, Texts(tokenizer, spec.max_length), prompts, rated)
         with in_base_type(model):
             parts = bench.measure(held_out, on_progress)
-            return parts if reward is None else {**parts, "gains": bench.gains(reward, on_progress)}
+            if lesson is None:
+                return parts
+            return {**parts, "gains": bench.gains(lesson.reward, on_progress)}
     finally:
         if spec.live_path:
             model.delete_adapter(LIVE)
@@ -77,13 +84,16 @@ def evaluate_job(
 
 @dataclass
 class Bench:
-    """One evaluation under way: the systems, and the replies each has written so far."""
+    """One evaluation under way: the systems, and the replies each has written so far.
+
+    `rated` are the rewards of the held-out replies, where a reward model gave them.
+    """
 
     spec: JobSpec
     systems: Systems
     texts: Texts
     prompts: list[Chat]
-    reward: Reward | None = None
+    rated: list[float] | None = None
     drawn: dict[System, list[Drawn]] = field(default_factory=dict)
 
     def measure(self, held_out: Sequence[Example], on_progress: Progress) -> dict[str, Any]:
@@ -144,42 +154,41 @@ class Bench:
 
     def _rate(self, on_progress: Progress) -> Rate:
         """Return what held-out replies are rated by: the reward model, where there is one."""
-        reward = self.reward
-        if reward is None:
+        rated = self.rated
+        if rated is None:
             return implicit_rewards(self.systems, self.texts, on_progress)
-        on_progress(0.0, "rating the held-out replies")
-        return lambda said: {"candidate": self._rewards(reward, said).tolist()}
+        return lambda said: {"candidate": rated}
 
     def _rewards(self, reward: Reward, said: Sequence[Said]) -> Floats:
         with self.systems.using("base") as causal:
             return reward.score(Teacher(Drawer(self.spec, causal, self.texts)).features(said))
 
     def _measure_system(self, system: System, on_progress: Progress) -> SystemFigures:
-        keep = self._keep_figures(system, _part(on_progress, 0.0, 0.35))
-        on_progress(0.35, f"perplexity of the {system}")
+        keep = self._answer(system, _part(on_progress, 0.0, 0.7))
+        on_progress(0.7, f"perplexity of the {system}")
         plain = [self.texts.plain(text) for text in reference_texts()]
-        surprise = perplexity(self.systems, system, plain)
-        self.drawn[system] = self._draw(system, self.spec.seed, _part(on_progress, 0.4, 0.85))
         return SystemFigures(
             **keep,
             **shape_figures(self.drawn[system], self._read(system)),
-            perplexity=surprise,
+            perplexity=perplexity(self.systems, system, plain),
             kl_to_base=kl_to_base(
                 self.systems,
                 system,
                 self._base_rows(),
-                lambda done: on_progress(0.85 + 0.15 * done, f"distance of the {system}"),
+                lambda done: on_progress(0.8 + 0.2 * done, f"distance of the {system}"),
             ),
         )
 
-    def _keep_figures(self, system: System, on_progress: Progress) -> dict[str, Any]:
+    def _answer(self, system: System, on_progress: Progress) -> dict[str, Any]:
+        """Draw the sample replies and return the figures of the keep-set, answered beside them."""
         items = load_keepset()
-        replies = draw_replies(
+        asked = [self.texts.prompt([{"role": "user", "content": item.prompt}]) for item in items]
+        greedy = Drawing(self._ends(), MAX_TOKENS, batch=AT_ONCE)
+        replies, self.drawn[system] = draw_together(
             self.systems,
             system,
-            [self.texts.prompt([{"role": "user", "content": item.prompt}]) for item in items],
-            Drawing(end_ids=self._ends(), max_tokens=MAX_TOKENS),
-            on_progress=lambda done: on_progress(done, f"keep-set, the {system}"),
+            [(asked, greedy), (self._asked(), self._sampling(self.spec.seed))],
+            on_progress=lambda done: on_progress(done, f"keep-set and samples, the {system}"),
         )
         said = [self.texts.read(reply.token_ids) for reply in replies]
         return {
@@ -188,19 +197,15 @@ class Bench:
             "keep_parts": keep_parts(items, said),
         }
 
-    def _draw(
-        self,
-        system: System,
-        seed: int,
-        on_progress: Progress = lambda fraction, message: None,
-    ) -> list[Drawn]:
-        return draw_replies(
-            self.systems,
-            system,
-            [self.texts.prompt(prompt) for prompt in self.prompts],
-            Drawing(self._ends(), self.spec.sample_max_tokens, TEMPERATURE, TOP_P, seed),
-            on_progress=lambda done: on_progress(done, f"sample replies, the {system}"),
-        )
+    def _draw(self, system: System, seed: int) -> list[Drawn]:
+        return draw_replies(self.systems, system, self._asked(), self._sampling(seed))
+
+    def _asked(self) -> list[list[int]]:
+        return [self.texts.prompt(prompt) for prompt in self.prompts]
+
+    def _sampling(self, seed: int) -> Drawing:
+        most = self.spec.sample_max_tokens
+        return Drawing(self._ends(), most, TEMPERATURE, TOP_P, seed, batch=AT_ONCE)
 
     def _base_rows(self) -> list[Scored]:
         """The base's own replies, as rows to score; an end token only where the base wrote one."""

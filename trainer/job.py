@@ -302,7 +302,7 @@ def _evaluate(
         model,
         load_tokenizer(spec),
         held_out,
-        reward=lesson.reward if lesson else None,
+        lesson=lesson,
         on_progress=on_progress,
     )
     return parts

@@ -5,7 +5,9 @@ Does not know how replies are drawn nor how a reward is fitted (see best_of_n).
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,8 @@ from trainer.recipes import imitable
 from trainer.reward import Reward
 from trainer.split import prompts_of
 
-_PAIRS, _ANCHORS, _FIGURES, _REWARD = "pairs.jsonl", "anchors.jsonl", "figures.json", "reward.npz"
+_PAIRS, _ANCHORS, _FIGURES = "pairs.jsonl", "anchors.jsonl", "figures.json"
+_REWARD, _RATED = "reward.npz", "rated.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +58,15 @@ class Lesson:
     """Ranked pairs, the reward that ranked them, and what was found out about the votes.
 
     `anchors` hold on to what the base knows: an adapter is kept out of what they use, and they are
-    trained on beside the pairs.
+    trained on beside the pairs. `rated` are the rewards of held-out replies, in the order of
+    trainer.preference: those voted on, then both of each pair.
     """
 
     pairs: list[PairExample]
     anchors: list[PairExample]
     reward: Reward
     figures: RewardFigures
+    rated: list[float]
 
     @property
     def taught(self) -> list[PairExample]:
@@ -90,23 +95,26 @@ class Lesson:
 
 
 def read_lesson(directory: Path) -> Lesson | None:
-    """Return a lesson kept before; None if there is none."""
-    if not directory.exists():
+    """Return a lesson kept before; None if there is none, or one of a version that rated later."""
+    if not (directory / _RATED).exists():
         return None
     pairs, anchors = _read_pairs(directory / _PAIRS), _read_pairs(directory / _ANCHORS)
     found = RewardFigures.model_validate_json((directory / _FIGURES).read_bytes())
-    return Lesson(pairs, anchors, Reward.load(directory / _REWARD), found)
+    rated = json.loads((directory / _RATED).read_bytes())
+    return Lesson(pairs, anchors, Reward.load(directory / _REWARD), found, rated)
 
 
 def keep_lesson(directory: Path, lesson: Lesson) -> None:
-    """Keep a lesson, whole or not at all."""
+    """Keep a lesson, whole or not at all, in the place of one that an older version left."""
 
     def fill(path: Path) -> None:
         write_examples(path / _PAIRS, lesson.pairs)
         write_examples(path / _ANCHORS, lesson.anchors)
         lesson.reward.save(path / _REWARD)
+        (path / _RATED).write_text(json.dumps(lesson.rated), encoding="utf-8")
         (path / _FIGURES).write_text(lesson.figures.model_dump_json(), encoding="utf-8")
 
+    shutil.rmtree(directory, ignore_errors=True)
     publish_directory(directory, fill)
 
 

@@ -94,9 +94,10 @@ class Opinions:
             self.of_pairs.take(pairs),
         )
 
-    def first(self, votes: int, pairs: int) -> Opinions:
-        """Return so many votes and pairs from the beginning."""
-        return self.take(np.arange(len(self.labels)) < votes, np.arange(len(self.chosen)) < pairs)
+    def divided(self, votes: int, pairs: int) -> tuple[Opinions, Opinions]:
+        """Return so many votes and pairs from the beginning, and the rest."""
+        first = np.arange(len(self.labels)) < votes, np.arange(len(self.chosen)) < pairs
+        return self.take(*first), self.take(~first[0], ~first[1])
 
     def by(self, people: frozenset[str]) -> tuple[Mask, Mask]:
         """Return which votes and which pairs are by these people."""

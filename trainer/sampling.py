@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
+from trainer.cache import beginning, copied, is_roomy, joined, of_like_length, roomy_cache
 from trainer.scoring import System, left_padded
 
 FEW_TOKENS, CANDIDATE_TOKENS = 64, 512
@@ -73,19 +75,65 @@ def draw_replies(
     `NOWHERE` for one that has ended; `on_progress` too, as if every reply of a batch took all of
     its tokens.
     """
+    asked = _asked(prompts, drawing)
+    return _draw(systems, system, asked, drawing.batch, on_progress, on_token)
+
+
+def draw_together(
+    systems: Speakers,
+    system: System,
+    sets: Sequence[tuple[Sequence[Sequence[int]], Drawing]],
+    *,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+) -> list[list[Drawn]]:
+    """Answer each set's prompts in its own way, side by side: a pass over more rows takes less for
+    each. The replies are those of `draw_replies`, up to rounding.
+    """
+    asked = [one for prompts, drawing in sets for one in _asked(prompts, drawing)]
+    batch = min(drawing.batch for _, drawing in sets)
+    drawn = iter(_draw(systems, system, asked, batch, on_progress, lambda places: None))
+    return [list(islice(drawn, len(prompts))) for prompts, _ in sets]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A prompt, how a reply to it is drawn, and a uniform number for each of its tokens."""
+
+    prompt: tuple[int, ...]
+    drawing: Drawing
+    luck: torch.Tensor  # (max_tokens,)
+
+
+def _asked(prompts: Sequence[Sequence[int]], drawing: Drawing) -> list[_Asked]:
     generator = torch.Generator().manual_seed(drawing.seed)
     luck = torch.rand((len(prompts), drawing.max_tokens), generator=generator)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    return [_Asked(tuple(ids), drawing, own) for ids, own in zip(prompts, luck, strict=True)]
+
+
+def _draw(
+    systems: Speakers,
+    system: System,
+    asked: Sequence[_Asked],
+    batch: int,
+    on_progress: Callable[[float], None],
+    on_token: Callable[[Sequence[int]], None],
+) -> list[Drawn]:
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i].prompt))
     drawn: dict[int, Drawn] = {}
-    for start in range(0, len(order), drawing.batch):
-        places = order[start : start + drawing.batch]
-        done, part = len(drawn) / len(prompts), len(places) / len(prompts)
-        told = _Told(places, done, part / drawing.max_tokens, on_progress, on_token)
+    for start in range(0, len(order), batch):
+        places = order[start : start + batch]
+        rows = [asked[i] for i in places]
+        done, part = len(drawn) / len(asked), len(places) / len(asked)
+        told = _Told(places, done, part / _longest(rows), on_progress, on_token)
         with systems.using(system) as causal:
-            batch = _Batch(causal, [prompts[i] for i in places], luck[places], drawing)
-            drawn.update(zip(places, batch.run(told), strict=True))
-        on_progress(len(drawn) / len(prompts))
-    return [drawn[place] for place in range(len(prompts))]
+            drawn.update(zip(places, _Batch(causal, rows).run(told), strict=True))
+        on_progress(len(drawn) / len(asked))
+    return [drawn[place] for place in range(len(asked))]
+
+
+def _longest(rows: Sequence[_Asked]) -> int:
+    """Return how many tokens the longest of the replies may have."""
+    return max(row.drawing.max_tokens for row in rows)
 
 
 @dataclass
@@ -104,103 +152,37 @@ class _Told:
         self.on_progress(self.done)
 
 
-class _Room(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Keys and values of one layer in a buffer with room for all tokens to come.
-
-    Growing by concatenation copies everything that is there for every token.
-    """
-
-    def __init__(self, tokens: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._tokens = tokens
-        self._buffers: tuple[torch.Tensor, ...] = ()
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add states (R, heads, T, size); return all there are, as views."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._buffers = tuple(
-                states.new_empty((*states.shape[:2], self._tokens, states.shape[3]))
-                for states in (key_states, value_states)
-            )
-        start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
-        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:, :, start:end] = states
-        return self._show(end)
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these rows; one named twice is there twice."""
-        end = self.get_seq_length()
-        buffers = tuple(
-            buffer.new_empty((len(indices), *buffer.shape[1:])) for buffer in self._buffers
-        )
-        for buffer, old in zip(buffers, self._buffers, strict=True):
-            buffer[:, :, :end] = old[indices, :, :end]
-        self._buffers = buffers
-        self._show(end)
-
-    def _show(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
-        return self.keys, self.values
-
-
-def _roomy_cache(causal: Any, tokens: int) -> DynamicCache:
-    """Return a cache for so many tokens a row; layers that hold anything else stay as they are."""
-    cache = DynamicCache(config=causal.config)
-    cache.layers = [
-        _Room(tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers
-    ]
-    return cache
-
-
-def _is_roomy(cache: DynamicCache) -> bool:
-    """Say whether every layer sees all tokens: to one with a window, padding in the middle would
-    push others out of it.
-    """
-    return all(isinstance(layer, _Room) for layer in cache.layers)
-
-
-def _beginning(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return what all of several prompts begin with; each has a token more."""
-    if len(prompts) == 1:
-        return ()
-    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-    return tuple(column[0] for column in takewhile(lambda column: len({*column}) == 1, columns))
-
-
 class _Batch:
     """Rows that decode together; `rows` says whose each is, NOWHERE if it has ended.
 
-    Rows of the same prompt share the pass over it, and all rows that over what all begin with:
-    a chat template's system prompt is often longer than what a person says.
+    Rows of the same prompt share the pass over it, and all rows that over what all begin with.
     """
 
     ids: torch.Tensor  # (prompts, T) at first, (R, 1) after
     mask: torch.Tensor  # (R, T so far)
     positions: torch.Tensor
 
-    def __init__(
-        self, causal: Any, prompts: list[Sequence[int]], luck: torch.Tensor, drawing: Drawing
-    ) -> None:
-        self.causal, self.drawing = causal, drawing
-        self.luck = luck.to(causal.device)
-        self.prompts = list(dict.fromkeys(map(tuple, prompts)))
-        self.prompt_of = [self.prompts.index(tuple(prompt)) for prompt in prompts]
-        longest = max(map(len, self.prompts))
-        self.cache = _roomy_cache(causal, longest + drawing.max_tokens)
-        self.rows = list(range(len(prompts)))
-        self.tokens: list[list[int]] = [[] for _ in prompts]
-        self.finished = [False] * len(prompts)
+    def __init__(self, causal: Any, asked: Sequence[_Asked]) -> None:
+        self.causal, self.asked = causal, asked
+        self.prompts = list(dict.fromkeys(one.prompt for one in asked))  # ascending in length
+        self.prompt_of = [self.prompts.index(one.prompt) for one in asked]
+        device = causal.device
+        self.luck = pad_sequence([one.luck for one in asked], batch_first=True).to(device)  # (R, T)
+        self.temperature = torch.tensor([one.drawing.temperature for one in asked], device=device)
+        self.top_p = torch.tensor([one.drawing.top_p for one in asked], device=device)
+        self.cache = roomy_cache(causal, len(self.prompts[-1]) + _longest(asked))
+        self.rows = list(range(len(asked)))
+        self.tokens: list[list[int]] = [[] for _ in asked]
+        self.finished = [False] * len(asked)
 
     def run(self, on_token: Callable[[Sequence[int]], None]) -> list[Drawn]:
         logits = self._read_prompts()
-        for step in range(self.drawing.max_tokens):
+        for step in range(_longest(self.asked)):
             if step:
                 logits = self._forward()
                 on_token(self.rows)
-            chosen = choose(logits, self.luck[self.rows, step], self.drawing)
+            now = self.rows
+            chosen = choose(logits, self.luck[now, step], self.temperature[now], self.top_p[now])
             self._take(chosen.tolist())
             if not self._go_on(chosen):
                 break
@@ -208,19 +190,36 @@ class _Batch:
 
     def _read_prompts(self) -> torch.Tensor:
         """Pass over every different prompt once; from then on each reply has its row."""
-        shared = _beginning(self.prompts) if _is_roomy(self.cache) else ()
-        if shared:
-            self._lay([shared], 0)
-            self._forward()
-            self.cache.batch_select_indices(torch.zeros(len(self.prompts), dtype=torch.long))
-        self._lay([prompt[len(shared) :] for prompt in self.prompts], len(shared))
-        logits = self._forward()
+        if is_roomy(self.cache):
+            logits = self._read_in_parts(beginning(self.prompts))
+        else:
+            self._lay(self.prompts, 0)
+            logits = self._forward()
         if len(logits) == len(self.prompt_of):
             return logits
         index = torch.tensor(self.prompt_of, device=logits.device)
         self.cache.batch_select_indices(index)
         self.positions, self.mask = self.positions[index], self.mask[index]
         return logits[index]
+
+    def _read_in_parts(self, shared: tuple[int, ...]) -> torch.Tensor:
+        """Pass over what all prompts begin with once, then over those of like length together."""
+        tokens = len(self.prompts[-1]) + _longest(self.asked)
+        if shared:
+            self._lay([shared], 0)
+            self._forward()
+        first, found = self.cache, []
+        for part in of_like_length(list(map(len, self.prompts))):
+            self.cache = copied(first, len(part), tokens)
+            self._lay([self.prompts[place][len(shared) :] for place in part], len(shared))
+            found.append((self._forward(), self.cache, self.positions[:, -1:], self.mask))
+        logits, caches, last, masks = zip(*found, strict=True)
+        if len(found) > 1:
+            self.cache = joined(caches, tokens)
+        width = max(mask.shape[1] for mask in masks)
+        self.positions = torch.cat(last)
+        self.mask = torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks])
+        return torch.cat(logits)
 
     def _lay(self, rows: Sequence[Sequence[int]], before: int) -> None:
         """Make ready for a pass over rows that go on after `before` tokens."""
@@ -247,11 +246,12 @@ class _Batch:
         for place, (row, token) in enumerate(zip(self.rows, chosen, strict=True)):
             if row == NOWHERE:
                 continue
-            if token in self.drawing.end_ids:
-                self.finished[row] = True
+            drawing, tokens = self.asked[row].drawing, self.tokens[row]
+            self.finished[row] = token in drawing.end_ids
+            if not self.finished[row]:
+                tokens.append(token)
+            if self.finished[row] or len(tokens) == drawing.max_tokens:
                 self.rows[place] = NOWHERE
-            else:
-                self.tokens[row].append(token)
 
     def _go_on(self, chosen: torch.Tensor) -> bool:
         """Make ready for the next token, ended rows taken out where they are many; say whether any
@@ -269,24 +269,37 @@ class _Batch:
         return bool(running)
 
 
-def choose(logits: torch.Tensor, luck: torch.Tensor, drawing: Drawing) -> torch.Tensor:
+def choose(
+    logits: torch.Tensor, luck: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor
+) -> torch.Tensor:
     """Return the next token of each row, (R,), from logits (R, vocab) and uniform numbers (R,).
 
-    Draws from the smallest set of likeliest tokens with at least `top_p` probability at
-    `temperature`, by inverting its cumulative distribution at `luck`.
+    Draws from the smallest set of likeliest tokens with at least the row's `top_p` (R,) probability
+    at its `temperature` (R,), by inverting its cumulative distribution at `luck`; at temperature 0
+    the likeliest.
     """
-    if drawing.temperature == 0:
-        return logits.argmax(dim=-1)
-    probability = torch.softmax(logits / drawing.temperature, dim=-1)
-    chosen, cut = _drawn(probability, luck, drawing.top_p, FEW_TOKENS)
-    if cut.any():
-        more, _ = _drawn(probability[cut], luck[cut], drawing.top_p, CANDIDATE_TOKENS)
-        chosen[cut] = more
+    warm = temperature > 0
+    if warm.all():
+        return _drawn(logits, luck, temperature, top_p)
+    chosen = logits.argmax(dim=-1)
+    if warm.any():
+        chosen[warm] = _drawn(logits[warm], luck[warm], temperature[warm], top_p[warm])
     return chosen
 
 
 def _drawn(
-    probability: torch.Tensor, luck: torch.Tensor, top_p: float, most: int
+    logits: torch.Tensor, luck: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor
+) -> torch.Tensor:
+    probability = torch.softmax(logits / temperature[:, None], dim=-1)
+    chosen, cut = _of_likeliest(probability, luck, top_p, FEW_TOKENS)
+    if cut.any():
+        more, _ = _of_likeliest(probability[cut], luck[cut], top_p[cut], CANDIDATE_TOKENS)
+        chosen[cut] = more
+    return chosen
+
+
+def _of_likeliest(
+    probability: torch.Tensor, luck: torch.Tensor, top_p: torch.Tensor, most: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the token drawn from the `most` likeliest, and whether `top_p` is beyond those.
 
@@ -294,7 +307,7 @@ def _drawn(
     """
     top, tokens = probability.topk(min(most, probability.shape[-1]), dim=-1)  # likeliest first
     total = top.cumsum(dim=-1)
-    cumulative = top.where(total - top < top_p, 0.0).cumsum(dim=-1)
+    cumulative = top.where(total - top < top_p[:, None], 0.0).cumsum(dim=-1)
     place = (cumulative < luck[:, None] * cumulative[:, -1:]).sum(dim=-1, keepdim=True)
     chosen = tokens.gather(-1, place.clamp(max=tokens.shape[-1] - 1)).squeeze(-1)
     return chosen, total[:, -1] < top_p

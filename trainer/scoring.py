@@ -16,6 +16,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
+from trainer.cache import copied, shared_beginning
+
 System = Literal["base", "live", "candidate"]
 LOGIT_TOKENS = 768
 """Most tokens whose whole-vocabulary logits are held at once."""
@@ -150,8 +152,16 @@ def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str
 def reply_logits(causal: Any, rows: Sequence[Scored], device: torch.device) -> torch.Tensor:
     """Return logits (B, K, vocab) of each row's last K tokens, K the longest reply."""
     longest = max(len(row.reply_ids) for row in rows)
-    inputs = left_padded([row.prompt_ids + row.reply_ids for row in rows], device)
-    logits = causal(**inputs, logits_to_keep=longest + 1, use_cache=False).logits  # (B, K+1, vocab)
+    shared, cache = shared_beginning(causal, [row.prompt_ids for row in rows])
+    before, told = len(shared), dict[str, Any](use_cache=False)
+    inputs = left_padded([(row.prompt_ids + row.reply_ids)[before:] for row in rows], device)
+    if shared:
+        ids = torch.tensor([shared], device=device)
+        causal.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
+        mask = F.pad(inputs["attention_mask"], (before, 0), value=1)
+        told = {"past_key_values": copied(cache, *mask.shape), "use_cache": True}
+        inputs |= {"attention_mask": mask, "position_ids": inputs["position_ids"] + before}
+    logits = causal(**inputs, logits_to_keep=longest + 1, **told).logits  # (B, K+1, vocab)
     return logits[:, :-1]  # type: ignore[no-any-return]
 
 

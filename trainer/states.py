@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.errors import ModelError
+from trainer.cache import copied, shared_beginning
 from trainer.sampling import NOWHERE
 from trainer.scoring import Scored
 
@@ -35,11 +36,19 @@ def reply_states(
     out = np.zeros((len(rows), width(causal)))
     done = 0
     with torch.inference_mode(), _Kept(causal, only=True) as kept:
+        shared, cache = shared_beginning(causal, [row.prompt_ids for row in rows])
+        if shared:
+            ids = torch.tensor([shared], device=causal.device)
+            with suppress(_Enough):
+                causal.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
         for group in _batches(rows):
             kept.clear()
-            ids, mask, spoken = _padded([rows[i] for i in group], causal.device)
+            ids, mask, spoken = _padded([rows[i] for i in group], len(shared), causal.device)
+            told: dict[str, Any] = {"use_cache": False}
+            if shared:
+                told = {"past_key_values": copied(cache, *mask.shape), "use_cache": True}
             with suppress(_Enough):
-                causal.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
+                causal.get_decoder()(input_ids=ids, attention_mask=mask, **told)
             share = (spoken / spoken.sum(1, keepdim=True).clamp(min=1)).unsqueeze(-1)  # (B, T, 1)
             means = [(states.float() * share).sum(1) for states in kept]  # LAYERS × (B, hidden)
             out[group] = torch.cat(means, dim=1).double().cpu().numpy()
@@ -139,11 +148,12 @@ def _batches(rows: Sequence[Scored]) -> Iterator[list[int]]:
 
 
 def _padded(
-    rows: Sequence[Scored], device: torch.device
+    rows: Sequence[Scored], before: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return token ids, attention mask and which tokens are the reply's, padded on the right.
+    """Return token ids but for the first `before`, the attention mask over all, and which tokens
+    are the reply's, padded on the right.
 
-    # (B, T) each
+    # (B, T - before), (B, T), (B, T - before)
     """
     width = max(len(row.prompt_ids) + len(row.reply_ids) for row in rows)
     ids = torch.zeros((len(rows), width), dtype=torch.long)
@@ -154,4 +164,4 @@ def _padded(
         ids[place, :end] = torch.tensor([*row.prompt_ids, *row.reply_ids])
         mask[place, :end] = 1
         spoken[place, start:end] = 1
-    return ids.to(device), mask.to(device), spoken.to(device)
+    return ids[:, before:].to(device), mask.to(device), spoken[:, before:].to(device)

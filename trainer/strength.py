@@ -48,7 +48,7 @@ MOST_STRETCHED = 1.65
 hears other prompts. Of a brief adapter's replies some are short and some as long as before, so that
 the gate's median falls all at once: at 0.6 of the mean length it is about half, at 0.5 it may be
 less than a third."""
-FAR = 1.1
+FAR = 1.25
 """So many times that bound, as logarithms: where a length would still change by more, were that in
 proportion to the strength, a strength is not tried (docs/decisions/031)."""
 TOKENS = 80

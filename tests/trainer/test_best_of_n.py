@@ -22,7 +22,7 @@ from trainer.job import run_job
 from trainer.keep_out import plain_directions
 from trainer.lesson import Lesson, keep_lesson, read_lesson
 from trainer.model import load_base, load_tokenizer, load_trained
-from trainer.ranked import TEACHER
+from trainer.ranked import TEACHER, Option
 from trainer.recipes import unpaired
 from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import Scored, Texts
@@ -84,6 +84,8 @@ def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: P
     assert "and you there?" in {pair.chosen for pair in lesson.pairs}
     assert lesson.figures.p_value < 0.01
     assert (lesson.figures.tested, lesson.figures.accuracy.n) == (24, 16)
+    held = [(one.prompt, Option(one.completion, one.complete)) for one in votes(24)[16:]]
+    assert np.allclose(lesson.rated, lesson.reward.score(own.features(held)), atol=1e-6)
     assert lesson.figures.drawn == 32
     assert set(lesson.figures.wrong) == {one.person for one in votes()}
     assert told == sorted(told)
@@ -91,8 +93,13 @@ def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: P
     kept = read_lesson(tmp_path / "lesson")
     assert kept is not None
     assert (kept.pairs, kept.figures) == (lesson.pairs, lesson.figures)
+    assert kept.rated == lesson.rated
     assert np.array_equal(kept.reward.weights, lesson.reward.weights)
     assert read_lesson(tmp_path / "none") is None
+    (tmp_path / "lesson" / "rated.json").unlink()  # as an older version left it
+    assert read_lesson(tmp_path / "lesson") is None
+    keep_lesson(tmp_path / "lesson", lesson)
+    assert read_lesson(tmp_path / "lesson") is not None
 
 
 def test_a_contrary_person_teaches_what_all_others_do(tiny_model: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from trainer.draws import Drawer
 from trainer.evaluate import Bench, evaluate_job, sample_prompts
 from trainer.ranked import Option
 from trainer.reward import Reward, Scale
-from trainer.sampling import Drawing, choose, draw_replies
+from trainer.sampling import Drawing, choose, draw_replies, draw_together
 from trainer.scoring import (
     Scored,
     Systems,
@@ -185,10 +185,20 @@ def test_perplexity_of_a_uniform_model_is_the_size_of_its_vocabulary(world: dict
         head.data.copy_(saved)
 
 
-def test_log_probabilities_do_not_depend_on_the_batch(world: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "others",
+    [
+        [Scored([5], [9]), Scored([7, 8], [4, 4, 4])],
+        [Scored([5, 6, 20, 21], [9]), Scored([5, 6, 8], [4, 4, 4])],
+    ],
+    ids=["of different prompts", "of a common beginning"],
+)
+def test_log_probabilities_do_not_depend_on_the_batch(
+    world: dict[str, Any], others: list[Scored]
+) -> None:
     """Padding changes nothing: rows scored together equal rows scored alone and by hand."""
     systems = Systems(world["model"])
-    rows = [Scored([5, 6, 7], [8, 9, 10, 2]), Scored([5], [9]), Scored([7, 8], [4, 4, 4])]
+    rows = [Scored([5, 6, 7], [8, 9, 10, 2]), *others]
     together = reply_logprobs(systems, "candidate", rows)
     alone = [reply_logprobs(systems, "candidate", [row])[0] for row in rows]
     with torch.inference_mode():
@@ -260,6 +270,33 @@ def test_a_draw_depends_on_the_seed_and_not_on_the_batch(world: dict[str, Any]) 
     assert whole == singly != other
 
 
+def test_sets_drawn_together_are_what_each_alone_is(world: dict[str, Any]) -> None:
+    """Greedy beside drawn replies, of different lengths at most; a prompt may be in both."""
+    systems = Systems(world["model"])
+    sets = [
+        ([[5, 6, 7, 8], [9, 10], [11, 12, 13]], Drawing(END, 5)),
+        ([[9, 10], [5, 6, *range(20, 100)]], Drawing(END, 9, 1.0, 0.95, seed=3)),
+        ([[11, 12, 13]], Drawing(frozenset(range(0, 259, 2)), 7, 0.8, 0.9, seed=4)),
+    ]
+    together = draw_together(systems, "candidate", sets)
+    assert together == [draw_replies(systems, "candidate", *one) for one in sets]
+    assert [len(reply.token_ids) for reply in together[0]] == [5, 5, 5]
+
+
+def test_prompts_of_unlike_length_are_passed_over_in_parts(world: dict[str, Any]) -> None:
+    """Each is written on as alone, and none is padded to the longest of all."""
+    passed: list[tuple[int, ...]] = []
+    embedding = world["model"].get_input_embeddings()
+    hook = embedding.register_forward_pre_hook(lambda module, ids: passed.append(ids[0].shape))
+    systems = Systems(world["model"])
+    prompts = [[5, 6, *range(20, 20 + more)] for more in (3, 2, 90, 4, 88)]
+    drawn = draw_replies(systems, "candidate", prompts, Drawing(END, 8))
+    hook.remove()
+    assert passed[:3] == [(1, 3), (3, 3), (2, 89)]
+    for prompt, reply in zip(prompts, drawn, strict=True):
+        assert reply.token_ids == _generated(world["model"], prompt, 8)
+
+
 def test_rows_that_end_leave_the_batch_and_the_others_go_on(world: dict[str, Any]) -> None:
     """Every second token ends a reply: rows end at different steps and none is lost."""
     prompts = [[5 + i, 6, 7 + i] for i in range(6)]
@@ -284,9 +321,9 @@ def test_progress_is_told_within_a_batch(world: dict[str, Any]) -> None:
 def test_top_p_leaves_out_the_unlikely() -> None:
     """Of probabilities 0.6, 0.3, 0.1 with top_p 0.8 the highest luck draws the second."""
     logits = torch.tensor([[0.6, 0.3, 0.1]]).log()
-    drawing = Drawing(END, 1, temperature=1.0, top_p=0.8)
-    assert choose(logits, torch.tensor([0.99]), drawing).tolist() == [1]
-    assert choose(logits, torch.tensor([0.60]), drawing).tolist() == [0]
+    told = torch.tensor([1.0]), torch.tensor([0.8])
+    assert choose(logits, torch.tensor([0.99]), *told).tolist() == [1]
+    assert choose(logits, torch.tensor([0.60]), *told).tolist() == [0]
 
 
 @pytest.mark.parametrize("top_p", [0.3, 0.95, 1.0])
@@ -295,7 +332,7 @@ def test_a_draw_inverts_the_whole_distribution(top_p: float) -> None:
     logits = 3 * torch.randn((40, 500), generator=torch.Generator().manual_seed(1))
     logits[::2] *= 0.1  # nearly flat: 64 tokens are far from enough
     luck = torch.rand(40, generator=torch.Generator().manual_seed(2))
-    chosen = choose(logits, luck, Drawing(END, 1, temperature=1.0, top_p=top_p))
+    chosen = choose(logits, luck, torch.ones(40), torch.full((40,), top_p))
     for row, one, token in zip(logits.softmax(-1).tolist(), luck.tolist(), chosen, strict=True):
         ranked = sorted(range(500), key=lambda place: -row[place])
         nucleus, total = [], 0.0

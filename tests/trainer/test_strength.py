@@ -172,9 +172,9 @@ def test_replies_as_long_as_the_bases_are_not_stretched(tiny_model: Path) -> Non
 def test_where_replies_are_far_too_short_what_cannot_suffice_is_passed_over(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """0.3 of the base's length as trained would be 0.55 at 0.5 and 0.62 at 0.4, the first that is
+    """0.27 of the base's length as trained would be 0.52 at 0.5 and 0.59 at 0.4, the first that is
     tried; 0.55 there would be 0.62 at 0.32."""
-    lengths = iter((100, 30, 55, 70))  # the base's, then of each strength that is tried
+    lengths = iter((100, 27, 55, 70))  # the base's, then of each strength that is tried
 
     def talk(*told: Any) -> strength._Talk:
         return strength._Talk(0.0, next(lengths))
@@ -182,7 +182,7 @@ def test_where_replies_are_far_too_short_what_cannot_suffice_is_passed_over(
     monkeypatch.setattr(strength, "_talk", talk)
     found = choose_strength(*world(tiny_model, 0.0))
     told = {tried: cost.stretched for tried, cost in found.tried.items()}
-    assert told == {TRAINED: 0.3, 0.4: 0.55, 0.32: 0.7}
+    assert told == {TRAINED: 0.27, 0.4: 0.55, 0.32: 0.7}
     assert found.value == 0.32
 
 
