@@ -209,12 +209,14 @@ class _Batch:
             self._lay([shared], 0)
             self._forward()
         first, found = self.cache, []
-        for part in of_like_length(list(map(len, self.prompts))):
-            self.cache = copied(first, len(part), tokens)
+        parts = of_like_length(list(map(len, self.prompts)), self.causal.device)
+        for part in parts:
+            room = tokens if len(parts) == 1 else len(self.prompts[part[-1]])
+            self.cache = copied(first, len(part), room)
             self._lay([self.prompts[place][len(shared) :] for place in part], len(shared))
             found.append((self._forward(), self.cache, self.positions[:, -1:], self.mask))
         logits, caches, last, masks = zip(*found, strict=True)
-        if len(found) > 1:
+        if len(parts) > 1:
             self.cache = joined(caches, tokens)
         width = max(mask.shape[1] for mask in masks)
         self.positions = torch.cat(last)
