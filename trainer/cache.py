@@ -7,7 +7,8 @@ Only where every layer sees all tokens: to one with a window, padding would push
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
@@ -16,8 +17,8 @@ import torch.nn.functional as F
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 PADDING, PADDING_CUDA = 64, 4096
-"""Tokens of padding above which texts are passed in parts. On a CPU each token takes its time; a
-GPU takes about as long for a few as for thousands."""
+"""Tokens of padding above which texts are passed in parts: on a CPU each token takes its time, a
+GPU has room for many at once. Neither bound was chosen by measuring."""
 
 
 class Room(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -144,15 +145,24 @@ def beginning(texts: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(column[0] for column in takewhile(lambda column: len({*column}) == 1, columns))
 
 
-def shared_beginning(
-    causal: Any, texts: Sequence[Sequence[int]]
-) -> tuple[tuple[int, ...], DynamicCache]:
-    """Return what all of the texts begin with, and an empty cache for it; nothing where a layer
-    has a window.
+def pass_beginning(
+    causal: Any, texts: Sequence[Sequence[int]], *enough: type[BaseException]
+) -> tuple[int, Callable[[int, int], dict[str, Any]]]:
+    """Pass over what all of the texts begin with; return how many tokens that is, none where a
+    layer has a window, and what a pass over so many rows of so many tokens is told to go on from
+    there. A pass may end by what `enough` names.
     """
     shared = beginning(texts)
     cache = roomy_cache(causal, len(shared))
-    return (shared, cache) if is_roomy(cache) else ((), cache)
+    if not shared or not is_roomy(cache):
+        return 0, lambda rows, tokens: {"use_cache": False}
+    ids = torch.tensor([shared], device=causal.device)
+    with suppress(*enough):
+        causal.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
+    return len(shared), lambda rows, tokens: {
+        "past_key_values": copied(cache, rows, tokens),
+        "use_cache": True,
+    }
 
 
 def of_like_length(lengths: Sequence[int], device: torch.device) -> list[range]:

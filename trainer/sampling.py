@@ -170,7 +170,8 @@ class _Batch:
         self.luck = pad_sequence([one.luck for one in asked], batch_first=True).to(device)  # (R, T)
         self.temperature = torch.tensor([one.drawing.temperature for one in asked], device=device)
         self.top_p = torch.tensor([one.drawing.top_p for one in asked], device=device)
-        self.cache = roomy_cache(causal, len(self.prompts[-1]) + _longest(asked))
+        self.tokens_at_most = len(self.prompts[-1]) + _longest(asked)
+        self.cache = roomy_cache(causal, self.tokens_at_most)
         self.rows = list(range(len(asked)))
         self.tokens: list[list[int]] = [[] for _ in asked]
         self.finished = [False] * len(asked)
@@ -204,7 +205,7 @@ class _Batch:
 
     def _read_in_parts(self, shared: tuple[int, ...]) -> torch.Tensor:
         """Pass over what all prompts begin with once, then over those of like length together."""
-        tokens = len(self.prompts[-1]) + _longest(self.asked)
+        tokens = self.tokens_at_most
         if shared:
             self._lay([shared], 0)
             self._forward()

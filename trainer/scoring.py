@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
-from trainer.cache import copied, shared_beginning
+from trainer.cache import pass_beginning
 
 System = Literal["base", "live", "candidate"]
 LOGIT_TOKENS = 768
@@ -152,16 +152,12 @@ def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str
 def reply_logits(causal: Any, rows: Sequence[Scored], device: torch.device) -> torch.Tensor:
     """Return logits (B, K, vocab) of each row's last K tokens, K the longest reply."""
     longest = max(len(row.reply_ids) for row in rows)
-    shared, cache = shared_beginning(causal, [row.prompt_ids for row in rows])
-    before, told = len(shared), dict[str, Any](use_cache=False)
+    before, going_on = pass_beginning(causal, [row.prompt_ids for row in rows])
     inputs = left_padded([(row.prompt_ids + row.reply_ids)[before:] for row in rows], device)
-    if shared:
-        ids = torch.tensor([shared], device=device)
-        causal.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
-        mask = F.pad(inputs["attention_mask"], (before, 0), value=1)
-        told = {"past_key_values": copied(cache, *mask.shape), "use_cache": True}
-        inputs |= {"attention_mask": mask, "position_ids": inputs["position_ids"] + before}
-    logits = causal(**inputs, logits_to_keep=longest + 1, **told).logits  # (B, K+1, vocab)
+    mask = F.pad(inputs["attention_mask"], (before, 0), value=1)
+    inputs |= {"attention_mask": mask, "position_ids": inputs["position_ids"] + before}
+    told = {"logits_to_keep": longest + 1, **going_on(*mask.shape)}
+    logits = causal(**inputs, **told).logits  # (B, K + 1, vocab)
     return logits[:, :-1]  # type: ignore[no-any-return]
 
 

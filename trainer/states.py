@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.errors import ModelError
-from trainer.cache import copied, shared_beginning
+from trainer.cache import pass_beginning
 from trainer.sampling import NOWHERE
 from trainer.scoring import Scored
 
@@ -36,19 +36,12 @@ def reply_states(
     out = np.zeros((len(rows), width(causal)))
     done = 0
     with torch.inference_mode(), _Kept(causal, only=True) as kept:
-        shared, cache = shared_beginning(causal, [row.prompt_ids for row in rows])
-        if shared:
-            ids = torch.tensor([shared], device=causal.device)
-            with suppress(_Enough):
-                causal.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
+        before, going_on = pass_beginning(causal, [row.prompt_ids for row in rows], _Enough)
         for group in _batches(rows):
             kept.clear()
-            ids, mask, spoken = _padded([rows[i] for i in group], len(shared), causal.device)
-            told: dict[str, Any] = {"use_cache": False}
-            if shared:
-                told = {"past_key_values": copied(cache, *mask.shape), "use_cache": True}
+            ids, mask, spoken = _padded([rows[i] for i in group], before, causal.device)
             with suppress(_Enough):
-                causal.get_decoder()(input_ids=ids, attention_mask=mask, **told)
+                causal.get_decoder()(input_ids=ids, attention_mask=mask, **going_on(*mask.shape))
             share = (spoken / spoken.sum(1, keepdim=True).clamp(min=1)).unsqueeze(-1)  # (B, T, 1)
             means = [(states.float() * share).sum(1) for states in kept]  # LAYERS × (B, hidden)
             out[group] = torch.cat(means, dim=1).double().cpu().numpy()

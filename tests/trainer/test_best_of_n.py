@@ -22,7 +22,8 @@ from trainer.job import run_job
 from trainer.keep_out import plain_directions
 from trainer.lesson import Lesson, keep_lesson, read_lesson
 from trainer.model import load_base, load_tokenizer, load_trained
-from trainer.ranked import TEACHER, Option
+from trainer.preference import _laid
+from trainer.ranked import TEACHER
 from trainer.recipes import unpaired
 from trainer.sampling import Drawing, draw_replies
 from trainer.scoring import Scored, Texts
@@ -73,8 +74,9 @@ def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: P
     spec = job_spec(tiny_model, BON, **SMALL)
     own = teacher(spec)
     draws = own.draws(votes(), tmp_path / DRAWS, told.append)
+    held_out = [*votes(24)[16:], pair(), pair(chosen="no, never", rejected="so it is")]
     lesson, _ = own.teach(
-        votes(), draws, lambda fraction, _: told.append(1 + fraction), held_out=votes(24)[16:]
+        votes(), draws, lambda fraction, _: told.append(1 + fraction), held_out=held_out
     )
     assert lesson.pairs
     assert {pair.person for pair in lesson.pairs} == {TEACHER}
@@ -83,9 +85,9 @@ def test_a_lesson_is_pairs_of_the_bots_own_replies(tiny_model: Path, tmp_path: P
     assert said <= drawn | VOTED
     assert "and you there?" in {pair.chosen for pair in lesson.pairs}
     assert lesson.figures.p_value < 0.01
-    assert (lesson.figures.tested, lesson.figures.accuracy.n) == (24, 16)
-    held = [(one.prompt, Option(one.completion, one.complete)) for one in votes(24)[16:]]
-    assert np.allclose(lesson.rated, lesson.reward.score(own.features(held)), atol=1e-6)
+    assert (lesson.figures.tested, lesson.figures.accuracy.n) == (26, 16)
+    held = own.features(_laid(held_out).said)
+    assert np.allclose(lesson.rated, lesson.reward.score(held), atol=1e-6)
     assert lesson.figures.drawn == 32
     assert set(lesson.figures.wrong) == {one.person for one in votes()}
     assert told == sorted(told)
